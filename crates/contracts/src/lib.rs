@@ -1,0 +1,59 @@
+//! What the services say to each other: events, request/reply messages, catalog entries, and the values they are made
+//! of. Knows no service; every service knows this.
+//!
+//! A value that exists is valid: constructors and deserialization refuse anything else.
+
+pub mod api;
+pub mod catalog;
+pub mod ids;
+pub mod inventory;
+pub mod money;
+pub mod notifications;
+pub mod orders;
+pub mod payments;
+pub mod time;
+pub mod topology;
+
+pub use ids::{CustomerId, OrderId, ProductId};
+pub use money::{Currency, Money};
+pub use time::Timestamp;
+
+use millrace::event::Schema;
+
+/// Every event and version there is, for `schemas/`, validation and documentation.
+pub fn all_schemas() -> Vec<Schema> {
+    [
+        Schema::all_of::<orders::OrderCreated>(),
+        Schema::all_of::<orders::OrderConfirmed>(),
+        Schema::all_of::<orders::OrderCancelled>(),
+        Schema::all_of::<payments::PaymentAuthorized>(),
+        Schema::all_of::<payments::PaymentDeclined>(),
+        Schema::all_of::<payments::PaymentCaptured>(),
+        Schema::all_of::<payments::PaymentVoided>(),
+        Schema::all_of::<payments::PaymentRefunded>(),
+        Schema::all_of::<payments::PaymentFailed>(),
+        Schema::all_of::<inventory::InventoryReserved>(),
+        Schema::all_of::<inventory::InventoryRejected>(),
+        Schema::all_of::<inventory::InventoryCommitted>(),
+        Schema::all_of::<inventory::InventoryReleased>(),
+        Schema::all_of::<notifications::NotificationSent>(),
+        Schema::all_of::<notifications::NotificationFailed>(),
+    ]
+    .concat()
+}
+
+/// Declares an event contract with one version, about one order.
+macro_rules! order_event {
+    ($type:ty, $name:literal) => {
+        impl millrace::event::Event for $type {
+            const TYPE: &'static str = $name;
+            const VERSION: u32 = 1;
+            const SUBJECT: &'static str = $name;
+
+            fn key(&self) -> String {
+                self.order_id.to_string()
+            }
+        }
+    };
+}
+pub(crate) use order_event;

@@ -1,0 +1,122 @@
+//! Events of the order service, under `orders.>`.
+
+mod created_v1;
+
+pub use created_v1::OrderCreatedV1;
+
+use millrace::event::{Event, OlderVersion};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{CustomerId, Money, OrderId, ProductId, Timestamp, order_event};
+
+/// How to reach the customer. Absent means: do not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Contact {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "email"))]
+    pub email: Option<String>,
+    /// E.164: `+4915112345678`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^\+[1-9][0-9]{6,14}$"))]
+    pub phone: Option<String>,
+}
+
+/// How many of a product.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+pub struct Item {
+    pub product_id: ProductId,
+    #[schemars(range(min = 1))]
+    #[schema(minimum = 1)]
+    pub quantity: u32,
+}
+
+/// How many of a product, at what price.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PricedItem {
+    pub product_id: ProductId,
+    #[schemars(range(min = 1))]
+    pub quantity: u32,
+    /// In minor units of the order's currency. Absent when a foreign v1 order named no unit prices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub unit_price_minor: Option<i64>,
+}
+
+/// An order was accepted. Version 2: money in integer minor units, unit prices, customer contact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "orders.created v2")]
+pub struct OrderCreated {
+    pub order_id: OrderId,
+    pub customer_id: CustomerId,
+    pub total: Money,
+    /// Empty when a foreign v1 order named none: then nothing is reserved.
+    pub items: Vec<PricedItem>,
+    /// The gateway's token for the means of payment. Absent: the payment service's configured default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payment_method: Option<String>,
+    #[serde(default)]
+    pub contact: Contact,
+    pub created_at: Timestamp,
+}
+
+impl Event for OrderCreated {
+    const TYPE: &'static str = "orders.created";
+    const VERSION: u32 = 2;
+    const SUBJECT: &'static str = "orders.created.v2";
+    const OLDER: &'static [OlderVersion<Self>] = &[OlderVersion {
+        version: 1,
+        subject: "orders.created",
+        decode: created_v1::decode,
+        encode: created_v1::encode,
+        schema: created_v1::schema,
+    }];
+
+    fn key(&self) -> String {
+        self.order_id.to_string()
+    }
+}
+
+/// Payment was authorized and stock was held: the order stands. Final.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "orders.confirmed v1")]
+pub struct OrderConfirmed {
+    pub order_id: OrderId,
+    pub total: Money,
+    pub confirmed_at: Timestamp,
+}
+order_event!(OrderConfirmed, "orders.confirmed");
+
+/// Why an order ended without goods and money changing hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CancelReason {
+    PaymentDeclined,
+    OutOfStock,
+    /// The customer asked for it.
+    Customer,
+    /// It was still processing at its deadline.
+    Deadline,
+}
+
+impl CancelReason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PaymentDeclined => "payment_declined",
+            Self::OutOfStock => "out_of_stock",
+            Self::Customer => "customer",
+            Self::Deadline => "deadline",
+        }
+    }
+}
+
+/// The order will not be fulfilled. Final.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "orders.cancelled v1")]
+pub struct OrderCancelled {
+    pub order_id: OrderId,
+    pub reason: CancelReason,
+    pub cancelled_at: Timestamp,
+}
+order_event!(OrderCancelled, "orders.cancelled");

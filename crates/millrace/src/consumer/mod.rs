@@ -1,0 +1,17 @@
+//! Consuming: a durable pull consumer, a router from subjects to typed handlers, and what happens to a message.
+//!
+//! - A worker slot is reserved before a message is asked for, so nothing waits in memory that cannot be started at once.
+//! - Messages with the same key are handled one after the other, different keys side by side.
+//! - While a handler works the broker is told so; it does not deliver the message to anybody else.
+//! - `Ok` acknowledges. A transient failure comes back after a delay, exponential with full jitter. A permanent failure,
+//!   an undecodable body, or the last attempt makes a dead letter: the copy is confirmed first, then the original ends.
+
+mod delivery;
+mod failure;
+mod pull;
+mod router;
+mod runner;
+
+pub use failure::Failure;
+pub use router::{OWN_SOURCE_PREFIX, Router};
+pub use runner::{Consumer, ConsumerSettings, Restore};

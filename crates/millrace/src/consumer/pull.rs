@@ -1,0 +1,127 @@
+//! Pull requests with exact credit: as many messages are asked for as there are free slots, never more.
+//!
+//! The client library's own message stream prefetches; here a request is open for each free slot and nothing else, a
+//! paused consumer asks for nothing, and missed heartbeats or a reconnection void what was asked.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_nats::{Message, StatusCode, Subscriber};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::connection::Connection;
+
+/// A request that is not filled ends after this time and is made anew.
+const EXPIRES: Duration = Duration::from_secs(5);
+/// While a request is open the broker sends a sign of life this often.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Without one for this long what was asked is void.
+const SILENCE: Duration = Duration::from_millis(2_500);
+
+/// What a message on the reply subject means.
+pub(super) enum Reply {
+    Delivered(Message),
+    /// A heartbeat or the end of a request.
+    Status,
+    /// The consumer or its stream is not there.
+    Missing(String),
+}
+
+/// The open pull requests of one consumer.
+pub(super) struct Pulls {
+    connection: Connection,
+    subject: String,
+    inbox: String,
+    replies: Subscriber,
+    open: HashMap<u64, usize>,
+    next: u64,
+    last_sign: Instant,
+}
+
+impl Pulls {
+    pub(super) async fn start(connection: Connection, stream: &str, durable: &str) -> Result<Self, async_nats::SubscribeError> {
+        let inbox = connection.client().new_inbox();
+        let replies = connection.client().subscribe(format!("{inbox}.*")).await?;
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}");
+        Ok(Self { connection, subject, inbox, replies, open: HashMap::new(), next: 0, last_sign: Instant::now() })
+    }
+
+    /// Messages that were asked for and have not come.
+    pub(super) fn outstanding(&self) -> usize {
+        self.open.values().sum()
+    }
+
+    /// Asks for `count` messages.
+    pub(super) async fn request(&mut self, count: usize) {
+        let body = format!(
+            r#"{{"batch":{count},"expires":{},"idle_heartbeat":{}}}"#,
+            EXPIRES.as_nanos(),
+            HEARTBEAT.as_nanos()
+        );
+        self.next += 1;
+        if self.open.is_empty() {
+            self.last_sign = Instant::now();
+        }
+        let reply = format!("{}.{}", self.inbox, self.next);
+        // A request that does not leave is voided by the silence that follows.
+        let _ = self.connection.client().publish_with_reply(self.subject.clone(), reply, Bytes::from(body)).await;
+        self.open.insert(self.next, count);
+    }
+
+    /// The next message or sign. `None` when the subscription ended.
+    pub(super) async fn next(&mut self) -> Option<Reply> {
+        use futures::StreamExt;
+        let message = self.replies.next().await?;
+        self.last_sign = Instant::now();
+        let request = message.subject.rsplit('.').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+        let Some(status) = message.status else {
+            self.delivered(request);
+            return Some(Reply::Delivered(message));
+        };
+        if status == StatusCode::IDLE_HEARTBEAT {
+            return Some(Reply::Status);
+        }
+        self.open.remove(&request);
+        let description = message.description.as_deref().unwrap_or_default().to_owned();
+        // 503: nobody serves the consumer's subject. 409 covers many ends; only this one needs somebody to act.
+        if status == StatusCode::NO_RESPONDERS || description.contains("Consumer Deleted") {
+            return Some(Reply::Missing(format!("{status} {description}")));
+        }
+        Some(Reply::Status)
+    }
+
+    /// When what was asked for can no longer be expected, unless there is a sign before.
+    pub(super) fn silent_at(&self) -> Option<Instant> {
+        (!self.open.is_empty()).then(|| self.last_sign + SILENCE)
+    }
+
+    /// Forgets what was asked for. A message that comes all the same is taken.
+    pub(super) fn void(&mut self) {
+        self.open.clear();
+        self.last_sign = Instant::now();
+    }
+
+    /// Tells the broker that nobody listens any more, then returns what had arrived already.
+    pub(super) async fn stop(mut self) -> Vec<Message> {
+        use futures::{FutureExt, StreamExt};
+        let _ = self.replies.unsubscribe().await;
+        let _ = tokio::time::timeout(Duration::from_millis(500), self.connection.client().flush()).await;
+        let mut late = Vec::new();
+        while let Some(Some(message)) = self.replies.next().now_or_never() {
+            if message.status.is_none() {
+                late.push(message);
+            }
+        }
+        late
+    }
+
+    fn delivered(&mut self, request: u64) {
+        if let Some(left) = self.open.get_mut(&request) {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                self.open.remove(&request);
+            }
+        }
+    }
+}

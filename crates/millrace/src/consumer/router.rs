@@ -1,0 +1,129 @@
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use async_nats::HeaderMap;
+use futures::future::BoxFuture;
+use time::OffsetDateTime;
+
+use super::Failure;
+use crate::event::{DecodeError, Event, Meta, Origin, Received, Validator, decode_headers, validator_for};
+
+/// Sources under this prefix are our own services; their bodies were typed when they were written.
+pub const OWN_SOURCE_PREFIX: &str = "/millrace/";
+
+type Handling = BoxFuture<'static, Result<(), Failure>>;
+type Decode = Box<dyn Fn(&RawMessage<'_>, Meta) -> Result<Handling, DecodeError> + Send + Sync>;
+
+/// Sends each subject of one durable consumer to its handler, decoded and in the newest version.
+pub struct Router {
+    durable: Arc<str>,
+    routes: HashMap<&'static str, Route>,
+}
+
+struct Route {
+    event_type: &'static str,
+    version: u32,
+    decode: Decode,
+}
+
+/// A message as it was delivered.
+pub(crate) struct RawMessage<'a> {
+    pub(crate) subject: &'a str,
+    pub(crate) headers: Option<&'a HeaderMap>,
+    pub(crate) body: &'a [u8],
+    pub(crate) stream: &'a str,
+    pub(crate) stream_seq: u64,
+    pub(crate) stored_at: OffsetDateTime,
+}
+
+/// A message that was understood: what it is, and its handler, ready to run.
+pub(crate) struct Call {
+    pub(crate) meta: Meta,
+    pub(crate) handling: Handling,
+}
+
+impl Router {
+    /// For the durable consumer of this name.
+    pub fn new(durable: &str) -> Self {
+        Self { durable: durable.into(), routes: HashMap::new() }
+    }
+
+    pub fn durable(&self) -> &str {
+        &self.durable
+    }
+
+    /// Subjects that have a handler.
+    pub fn subjects(&self) -> impl Iterator<Item = &'static str> {
+        self.routes.keys().copied()
+    }
+
+    /// Handles the newest version of `E`.
+    pub fn on<E, H, F>(self, handler: H) -> Self
+    where
+        E: Event,
+        H: Fn(Received<E>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        self.route(E::SUBJECT, E::VERSION, |body| serde_json::from_slice(body).map_err(|e| DecodeError::body(E::TYPE, e)), handler)
+    }
+
+    /// Handles an older version of `E`, converted to the newest. Does nothing for a version `E` does not declare.
+    pub fn on_version<E, H, F>(self, version: u32, handler: H) -> Self
+    where
+        E: Event,
+        H: Fn(Received<E>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        match E::OLDER.iter().find(|older| older.version == version) {
+            Some(older) => self.route(older.subject, version, older.decode, handler),
+            None => self,
+        }
+    }
+
+    fn route<E, H, F>(
+        mut self,
+        subject: &'static str,
+        version: u32,
+        decode: impl Fn(&[u8]) -> Result<E, DecodeError> + Send + Sync + 'static,
+        handler: H,
+    ) -> Self
+    where
+        E: Event,
+        H: Fn(Received<E>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        let consumer = self.durable.clone();
+        let validator: std::sync::OnceLock<Option<Result<Validator, DecodeError>>> = std::sync::OnceLock::new();
+        let decode: Decode = Box::new(move |raw, mut meta| {
+            if meta.foreign
+                && let Some(validator) = validator.get_or_init(|| validator_for::<E>(version))
+            {
+                validator.as_ref().map_err(Clone::clone)?.check(raw.body)?;
+            }
+            let data = decode(raw.body)?;
+            // What the event is about stands in its body; a foreign publisher need not repeat it in a header.
+            meta.key = data.key();
+            Ok(Box::pin(handler(Received { meta, data, consumer: consumer.clone() })))
+        });
+        self.routes.insert(subject, Route { event_type: E::TYPE, version, decode });
+        self
+    }
+
+    pub(crate) fn decode(&self, raw: &RawMessage<'_>) -> Result<Call, DecodeError> {
+        let route =
+            self.routes.get(raw.subject).ok_or_else(|| DecodeError::UnknownSubject { subject: raw.subject.to_owned() })?;
+        let origin = Origin {
+            subject: raw.subject,
+            event_type: route.event_type,
+            version: route.version,
+            // The time is part of the name, since a stream that was deleted and made anew counts from 1 again.
+            message_name: &format!("{}/{}/{}", raw.stream, raw.stream_seq, raw.stored_at.unix_timestamp_nanos()),
+            stored_at: raw.stored_at,
+            own_source_prefix: OWN_SOURCE_PREFIX,
+        };
+        let meta = decode_headers(raw.headers, &origin)?;
+        let handling = (route.decode)(raw, meta.clone())?;
+        Ok(Call { meta, handling })
+    }
+}

@@ -1,0 +1,81 @@
+//! JSON Schema validation at the edges, for bodies that come from somebody else.
+
+use std::sync::Arc;
+
+use super::{DecodeError, Event};
+
+/// A compiled JSON Schema for one event version.
+#[derive(Clone)]
+pub struct Validator {
+    event: String,
+    compiled: Arc<jsonschema::Validator>,
+}
+
+impl std::fmt::Debug for Validator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Validator").field("event", &self.event).finish_non_exhaustive()
+    }
+}
+
+/// A contract as it is written to `schemas/`.
+#[derive(Debug, Clone)]
+pub struct Schema {
+    pub event_type: &'static str,
+    pub version: u32,
+    pub subject: &'static str,
+    pub schema: serde_json::Value,
+}
+
+impl Schema {
+    /// The schemas of every version of `E`, newest first.
+    pub fn all_of<E: Event>() -> Vec<Self> {
+        let newest = Self {
+            event_type: E::TYPE,
+            version: E::VERSION,
+            subject: E::SUBJECT,
+            schema: schemars::schema_for!(E).to_value(),
+        };
+        let older = E::OLDER.iter().map(|older| Self {
+            event_type: E::TYPE,
+            version: older.version,
+            subject: older.subject,
+            schema: (older.schema)().to_value(),
+        });
+        std::iter::once(newest).chain(older).collect()
+    }
+}
+
+impl Validator {
+    /// Fails only on a schema that is itself wrong, which a test of the contracts finds.
+    pub fn new(event: &str, schema: &serde_json::Value) -> Result<Self, DecodeError> {
+        let compiled = jsonschema::options()
+            .should_validate_formats(true)
+            .build(schema)
+            .map_err(|e| DecodeError::body(event, format!("its schema does not compile: {e}")))?;
+        Ok(Self { event: event.to_owned(), compiled: Arc::new(compiled) })
+    }
+
+    /// Names the first place that breaks the schema.
+    pub fn check(&self, body: &[u8]) -> Result<(), DecodeError> {
+        let value: serde_json::Value = serde_json::from_slice(body).map_err(|e| DecodeError::body(&self.event, e))?;
+        match self.compiled.iter_errors(&value).next() {
+            None => Ok(()),
+            Some(error) => {
+                let path = error.instance_path().to_string();
+                Err(DecodeError::Schema {
+                    event: self.event.clone(),
+                    path: if path.is_empty() { "/".into() } else { path },
+                    reason: error.to_string(),
+                })
+            }
+        }
+    }
+}
+
+/// The validator of one version of `E`; `None` for a version it does not have.
+pub fn validator_for<E: Event>(version: u32) -> Option<Result<Validator, DecodeError>> {
+    Schema::all_of::<E>()
+        .into_iter()
+        .find(|s| s.version == version)
+        .map(|s| Validator::new(&format!("{} v{}", s.event_type, s.version), &s.schema))
+}

@@ -1,0 +1,289 @@
+//! What every service is made of, started in the right order and stopped in the right order.
+//!
+//! Start: database (migrated), relay, writer, then topology and consumers as soon as NATS answers; until then the
+//! service already accepts work. Stop: sources of work first, handlers finish what they began, the writer commits, the
+//! outbox drains as far as the broker allows. Nothing accepted is lost at any point: what is left stands in the database.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::connection::Connection;
+use crate::consumer::{Consumer, ConsumerSettings, Router};
+use crate::event::Retired;
+use crate::health::Health;
+use crate::outbox::{Relay, RelaySettings};
+use crate::store::{
+    Database, DatabaseSettings, DatabaseUrl, Migration, Model, PostgresModel, SqliteModel, StoreError, Writer,
+    WriterSettings,
+};
+use crate::topology::{self, Topology, TopologyError};
+
+/// Limits that all services share.
+#[derive(Debug, Clone)]
+pub struct KitSettings {
+    pub database: DatabaseSettings,
+    pub writer: WriterSettings,
+    pub relay: RelaySettings,
+    /// `ack_wait` and `max_attempts` come from the declared consumer.
+    pub consumer: ConsumerSettings,
+    /// Whether a service creates what is missing at the broker.
+    pub topology_auto_apply: bool,
+    /// Event versions that are no longer published.
+    pub retired: Retired,
+}
+
+impl Default for KitSettings {
+    fn default() -> Self {
+        Self {
+            database: DatabaseSettings::default(),
+            writer: WriterSettings::default(),
+            relay: RelaySettings::default(),
+            consumer: ConsumerSettings::default(),
+            topology_auto_apply: true,
+            retired: Retired::default(),
+        }
+    }
+}
+
+/// What a service is given.
+#[derive(Clone)]
+pub struct KitParts {
+    /// Its name: of its database, its CloudEvents source (`/millrace/<service>`), its metrics.
+    pub service: &'static str,
+    pub connection: Connection,
+    pub database_url: DatabaseUrl,
+    pub settings: KitSettings,
+    pub topology: Topology,
+    pub health: Health,
+    pub shutdown: CancellationToken,
+}
+
+/// Why a service could not start or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{service}: the database could not be opened: {source}")]
+    Database { service: &'static str, source: StoreError },
+    #[error("{service}: {source}")]
+    Topology { service: &'static str, source: TopologyError },
+    #[error("{service}: {task} ended unexpectedly: {reason}")]
+    Task { service: &'static str, task: &'static str, reason: String },
+    #[error("{service}: no consumer {durable} is declared in the topology")]
+    UndeclaredConsumer { service: &'static str, durable: String },
+}
+
+/// What a source of work may end with.
+pub type SourceResult = Result<(), Box<dyn StdError + Send + Sync>>;
+
+/// A service's running parts.
+pub struct Kit<M: Model> {
+    parts: KitParts,
+    database: Database,
+    writer: Writer<M>,
+    writer_task: JoinHandle<()>,
+    relay_task: JoinHandle<()>,
+    relay_stop: CancellationToken,
+    sources: JoinSet<(&'static str, SourceResult)>,
+    consumers: JoinSet<()>,
+    topology: watch::Receiver<Option<Result<(), TopologyError>>>,
+}
+
+/// How often readiness asks the database.
+const PING_EVERY: Duration = Duration::from_secs(2);
+
+impl<M: SqliteModel + PostgresModel> Kit<M> {
+    /// Opens the database and starts what writes and publishes. Waits for a PostgreSQL server that is not there yet.
+    pub async fn start(parts: KitParts, model: M, migrations: &'static [Migration]) -> Result<Self, Error> {
+        let service = parts.service;
+        let component = parts.health.component("database");
+        component.not_ready("opening");
+        let failed = |source| Error::Database { service, source };
+        let database =
+            Database::open(&parts.database_url, service, &parts.settings.database, migrations, &parts.shutdown)
+                .await
+                .map_err(failed)?;
+        component.ready();
+        let (relay, sender) = Relay::new(parts.connection.clone(), database.clone(), parts.settings.relay.clone());
+        let (writer, writer_task) = Writer::start(
+            &database,
+            model,
+            &format!("{}{service}", crate::consumer::OWN_SOURCE_PREFIX),
+            parts.settings.retired.clone(),
+            parts.settings.writer.clone(),
+            sender,
+        )
+        .map_err(failed)?;
+        let relay_stop = CancellationToken::new();
+        let relay_task = tokio::spawn(relay.run(writer.clone(), relay_stop.clone()));
+        tokio::spawn(watch_database(database.clone(), component, parts.shutdown.clone()));
+        let topology = ensure_in_background(&parts);
+        Ok(Self {
+            parts,
+            database,
+            writer,
+            writer_task,
+            relay_task,
+            relay_stop,
+            sources: JoinSet::new(),
+            consumers: JoinSet::new(),
+            topology,
+        })
+    }
+}
+
+impl<M: Model> Kit<M> {
+    pub fn writer(&self) -> Writer<M> {
+        self.writer.clone()
+    }
+
+    pub fn database(&self) -> Database {
+        self.database.clone()
+    }
+
+    pub fn connection(&self) -> &Connection {
+        &self.parts.connection
+    }
+
+    pub fn health(&self) -> &Health {
+        &self.parts.health
+    }
+
+    /// Cancelled when sources of work have to end.
+    pub fn shutdown(&self) -> CancellationToken {
+        self.parts.shutdown.clone()
+    }
+
+    /// Starts a declared consumer as soon as the topology stands. It pulls only while every gate is open.
+    pub fn consume(&mut self, router: Router, gates: Vec<watch::Receiver<bool>>) -> Result<(), Error> {
+        let durable = router.durable().to_owned();
+        let Some(spec) = self.parts.topology.consumers.iter().find(|spec| spec.durable == durable) else {
+            return Err(Error::UndeclaredConsumer { service: self.parts.service, durable });
+        };
+        let settings = ConsumerSettings {
+            ack_wait: spec.ack_wait,
+            max_attempts: spec.max_deliver,
+            ..self.parts.settings.consumer.clone()
+        };
+        let parts = self.parts.clone();
+        let restore: crate::consumer::Restore = Arc::new(move || {
+            let parts = parts.clone();
+            Box::pin(async move {
+                if let Err(reason) = ensure(&parts).await {
+                    warn!(service = parts.service, reason = %reason, "the topology could not be put back yet");
+                }
+            })
+        });
+        let consumer =
+            Consumer::new(self.parts.connection.clone(), &spec.stream, router, settings, gates, restore);
+        let (stop, mut topology) = (self.parts.shutdown.clone(), self.topology.clone());
+        self.consumers.spawn(async move {
+            tokio::select! {
+                stands = topology.wait_for(|state| matches!(state, Some(Ok(())))) => if stands.is_err() { return },
+                () = stop.cancelled() => return,
+            }
+            consumer.run(stop).await;
+        });
+        Ok(())
+    }
+
+    /// Starts a source of work. It must end soon after [`shutdown`](Self::shutdown) is cancelled; if it ends before, the
+    /// whole service stops.
+    pub fn spawn(&mut self, name: &'static str, source: impl Future<Output = SourceResult> + Send + 'static) {
+        self.sources.spawn(async move { (name, source.await) });
+    }
+
+    /// Runs until shutdown, or until a part fails, and then stops everything in order.
+    pub async fn run(mut self) -> Result<(), Error> {
+        let service = self.parts.service;
+        info!(service, "the service is up");
+        let result = self.until_shutdown().await;
+        if let Err(reason) = &result {
+            error!(service, reason = %reason, "the service has to stop");
+            self.parts.shutdown.cancel();
+        }
+        while self.sources.join_next().await.is_some() {}
+        while self.consumers.join_next().await.is_some() {}
+        // From here on nobody submits: the relay finishes, drops its writer, and with the last one the writer ends.
+        drop(self.writer);
+        self.relay_stop.cancel();
+        let _ = self.relay_task.await;
+        let _ = self.writer_task.await;
+        info!(service, "the service has stopped, nothing is left undone that is not in its database");
+        result
+    }
+
+    async fn until_shutdown(&mut self) -> Result<(), Error> {
+        let service = self.parts.service;
+        let task = |task, reason| Err(Error::Task { service, task, reason });
+        loop {
+            tokio::select! {
+                () = self.parts.shutdown.cancelled() => return Ok(()),
+                Some(ended) = self.sources.join_next() => {
+                    if self.parts.shutdown.is_cancelled() {
+                        return Ok(());
+                    }
+                    return match ended {
+                        Ok((name, Ok(()))) => task(name, "it returned".into()),
+                        Ok((name, Err(reason))) => task(name, reason.to_string()),
+                        Err(panic) => task("a source of work", panic.to_string()),
+                    };
+                }
+                Some(ended) = self.consumers.join_next() => {
+                    if let Err(panic) = ended {
+                        return task("a consumer", panic.to_string());
+                    }
+                }
+                ended = &mut self.relay_task => return task("the outbox relay", format!("{ended:?}")),
+                ended = &mut self.writer_task => return task("the writer", format!("{ended:?}")),
+                Ok(()) = self.topology.changed() => {
+                    if let Some(Err(source)) = self.topology.borrow().clone() {
+                        return Err(Error::Topology { service, source });
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn ensure(parts: &KitParts) -> Result<(), TopologyError> {
+    topology::ensure(&parts.connection, &parts.topology, parts.settings.topology_auto_apply, &parts.shutdown)
+        .await
+        .map(|_| ())
+}
+
+fn ensure_in_background(parts: &KitParts) -> watch::Receiver<Option<Result<(), TopologyError>>> {
+    let (sender, receiver) = watch::channel(None);
+    let parts = parts.clone();
+    let component = parts.health.component("topology");
+    component.not_ready("waiting for NATS");
+    tokio::spawn(async move {
+        let result = ensure(&parts).await;
+        match &result {
+            Ok(()) => component.ready(),
+            Err(TopologyError::Cancelled) => return,
+            Err(reason) => component.not_ready(&reason.to_string()),
+        }
+        let _ = sender.send(Some(result));
+        // The receivers must see the value, not the end of the sender.
+        parts.shutdown.cancelled().await;
+    });
+    receiver
+}
+
+async fn watch_database(database: Database, component: crate::health::Component, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        match database.ping().await {
+            Ok(()) => component.ready(),
+            Err(reason) => component.not_ready(&reason.to_string()),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PING_EVERY) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}

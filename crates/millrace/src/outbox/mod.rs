@@ -1,0 +1,49 @@
+//! The transactional outbox: events are rows of the service's database before they are messages.
+//!
+//! The writer stores [`NewRow`]s in the transaction of the state change and hands them on, after the commit, through a
+//! [`RelaySender`] to the [`Relay`], which publishes them at once from memory, many in flight, and tells the writer which
+//! ones the broker confirmed. What memory could not hold, or a crash left behind, the relay reads back from the table.
+
+mod relay;
+
+pub use relay::{Relay, RelaySender, RelaySettings};
+
+use bytes::Bytes;
+
+use crate::event::HeaderPairs;
+
+/// A message to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRow {
+    /// `Nats-Msg-Id`, unique in the table.
+    pub message_id: String,
+    pub subject: String,
+    /// Rows of one lane are published in the order they were committed.
+    pub lane: String,
+    pub headers: HeaderPairs,
+    pub body: Bytes,
+}
+
+/// A message in the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Ascending in commit order.
+    pub id: i64,
+    pub message: NewRow,
+}
+
+/// The broker has a row's message, at this place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confirmation {
+    pub row_id: i64,
+    pub stream: String,
+    pub stream_seq: u64,
+}
+
+/// How much is waiting to be published.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    pub rows: u64,
+    /// When the oldest was committed, Unix milliseconds.
+    pub oldest_created_ms: Option<i64>,
+}

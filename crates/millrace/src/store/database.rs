@@ -1,0 +1,206 @@
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, RecyclingMethod, Runtime};
+use tokio::sync::Semaphore;
+use tokio_postgres::NoTls;
+use tokio_postgres::error::SqlState;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{DatabaseUrl, Migration, StoreError, migrate, postgres, sqlite};
+use crate::outbox::{Backlog, Row};
+
+/// How a service talks to its database.
+#[derive(Debug, Clone)]
+pub struct DatabaseSettings {
+    /// Connections for reading. SQLite reads from memory-mapped pages, PostgreSQL over the network; a few serve many.
+    pub readers: usize,
+    /// How long to wait for a PostgreSQL connection.
+    pub connect_timeout: Duration,
+}
+
+impl Default for DatabaseSettings {
+    fn default() -> Self {
+        Self { readers: 4, connect_timeout: Duration::from_secs(3) }
+    }
+}
+
+/// A service's database: migrated, ready for a [`Writer`](super::Writer) and for reads.
+#[derive(Clone)]
+pub struct Database {
+    service: String,
+    pool: Pool,
+}
+
+/// The connections of one of the two backends.
+#[derive(Clone)]
+pub enum Pool {
+    Sqlite(SqlitePool),
+    Postgres(deadpool_postgres::Pool),
+}
+
+impl Database {
+    /// Opens the database, creating and migrating it. Waits for a PostgreSQL server that is not there yet; fails on
+    /// what waiting cannot mend, and when `shutdown` is cancelled.
+    pub async fn open(
+        url: &DatabaseUrl,
+        service: &str,
+        settings: &DatabaseSettings,
+        migrations: &'static [Migration],
+        shutdown: &CancellationToken,
+    ) -> Result<Self, StoreError> {
+        let pool = match url {
+            DatabaseUrl::Sqlite(path) => {
+                let (path, readers) = (path.clone(), settings.readers);
+                let opened = tokio::task::spawn_blocking(move || {
+                    migrate::sqlite(&mut sqlite::open_to_write(&path)?, migrations)?;
+                    Ok::<_, StoreError>(SqlitePool::new(path, readers))
+                });
+                Pool::Sqlite(opened.await.map_err(|e| StoreError::Failed(e.to_string()))??)
+            }
+            DatabaseUrl::Postgres(url) => {
+                let mut config: tokio_postgres::Config =
+                    url.parse().map_err(|e| StoreError::Failed(format!("the database URL is not usable: {e}")))?;
+                config.connect_timeout(settings.connect_timeout).application_name(format!("millrace-{service}"));
+                let mut pause = Duration::from_millis(100);
+                loop {
+                    match create_and_migrate(&config, migrations).await {
+                        Ok(()) => break,
+                        Err(StoreError::Unavailable(reason)) => {
+                            warn!(service, reason, retry_ms = pause.as_millis() as u64, "the database is away, trying again");
+                            tokio::select! {
+                                () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(5)),
+                                () = shutdown.cancelled() => return Err(StoreError::Stopped),
+                            }
+                        }
+                        Err(other) => return Err(other),
+                    }
+                }
+                Pool::Postgres(postgres_pool(config, settings)?)
+            }
+        };
+        info!(service, database = %url, "the database is open");
+        Ok(Self { service: service.to_owned(), pool })
+    }
+
+    pub fn service(&self) -> &str {
+        &self.service
+    }
+
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Unpublished outbox rows behind `after_id` that were committed no later than `created_before_ms`, in commit order.
+    pub async fn unpublished(&self, after_id: i64, created_before_ms: i64, limit: u32) -> Result<Vec<Row>, StoreError> {
+        match &self.pool {
+            Pool::Sqlite(pool) => pool.read(move |db| sqlite::unpublished(db, after_id, created_before_ms, limit)).await,
+            Pool::Postgres(pool) => {
+                postgres::unpublished(&pool.get().await?, after_id, created_before_ms, i64::from(limit)).await
+            }
+        }
+    }
+
+    /// What is waiting to be published.
+    pub async fn backlog(&self) -> Result<Backlog, StoreError> {
+        match &self.pool {
+            Pool::Sqlite(pool) => pool.read(sqlite::backlog).await,
+            Pool::Postgres(pool) => postgres::backlog(&pool.get().await?).await,
+        }
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        match &self.pool {
+            Pool::Sqlite(pool) => pool.read(|db| Ok(db.query_row("select 1", [], |_| Ok(()))?)).await,
+            Pool::Postgres(pool) => Ok(pool.get().await?.batch_execute("select 1").await?),
+        }
+    }
+}
+
+fn postgres_pool(config: tokio_postgres::Config, settings: &DatabaseSettings) -> Result<deadpool_postgres::Pool, StoreError> {
+    let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    deadpool_postgres::Pool::builder(manager)
+        // One more for the writer.
+        .max_size(settings.readers + 1)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(settings.connect_timeout))
+        .create_timeout(Some(settings.connect_timeout))
+        .build()
+        .map_err(|e| StoreError::Failed(e.to_string()))
+}
+
+async fn create_and_migrate(config: &tokio_postgres::Config, migrations: &[Migration]) -> Result<(), StoreError> {
+    let mut client = match connect(config).await {
+        Ok(client) => client,
+        Err(error) if error.code() == Some(&SqlState::INVALID_CATALOG_NAME) => {
+            create_database(config).await?;
+            connect(config).await?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    migrate::postgres(&mut client, migrations).await
+}
+
+async fn connect(config: &tokio_postgres::Config) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+    let (client, connection) = config.connect(NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+async fn create_database(config: &tokio_postgres::Config) -> Result<(), StoreError> {
+    let name = config.get_dbname().unwrap_or_default().to_owned();
+    let mut maintenance = config.clone();
+    maintenance.dbname("postgres");
+    let client = connect(&maintenance).await?;
+    match client.batch_execute(&format!("create database \"{}\"", name.replace('"', "\"\""))).await {
+        Ok(()) => Ok(()),
+        // Another instance was faster.
+        Err(e) if matches!(e.code(), Some(c) if *c == SqlState::DUPLICATE_DATABASE || *c == SqlState::UNIQUE_VIOLATION) => Ok(()),
+        Err(e) => Err(StoreError::Failed(format!(
+            "the database {name} does not exist and could not be created ({}): create it, or allow the user to",
+            postgres::full_text(&e)
+        ))),
+    }
+}
+
+/// Read connections to one SQLite file. Reads block, so they run on threads for blocking work.
+#[derive(Clone)]
+pub struct SqlitePool {
+    path: Arc<PathBuf>,
+    idle: Arc<Mutex<Vec<rusqlite::Connection>>>,
+    permits: Arc<Semaphore>,
+}
+
+impl SqlitePool {
+    fn new(path: PathBuf, readers: usize) -> Self {
+        Self { path: Arc::new(path), idle: Arc::default(), permits: Arc::new(Semaphore::new(readers)) }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs `query` on a connection that cannot write.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&rusqlite::Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let permit = self.permits.clone().acquire_owned().await.map_err(|_| StoreError::Stopped)?;
+        let pool = self.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let db = match idle {
+                Some(db) => db,
+                None => sqlite::open_to_read(&pool.path)?,
+            };
+            let result = query(&db);
+            pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(db);
+            result
+        });
+        done.await.map_err(|e| StoreError::Failed(format!("a query panicked: {e}")))?
+    }
+}

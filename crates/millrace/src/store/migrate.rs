@@ -1,0 +1,57 @@
+use refinery::Runner;
+
+use super::StoreError;
+
+/// One step of a schema, in both dialects. Steps are applied once, in order, and never edited afterwards.
+#[derive(Debug, Clone, Copy)]
+pub struct Migration {
+    /// `V1__orders`
+    pub name: &'static str,
+    pub sqlite: &'static str,
+    pub postgres: &'static str,
+}
+
+/// The toolkit's own tables, in every service's database.
+pub(super) const TOOLKIT: &[Migration] = &[Migration {
+    name: "V1__outbox_and_inbox",
+    sqlite: include_str!("migrations/V1__outbox_and_inbox.sqlite.sql"),
+    postgres: include_str!("migrations/V1__outbox_and_inbox.postgres.sql"),
+}];
+
+/// Held while migrating, so that instances that start together take turns.
+const ADVISORY_LOCK: i64 = 0x4d69_6c6c_7261_6365;
+
+fn runner(
+    history_table: &str,
+    steps: &[Migration],
+    dialect: fn(&Migration) -> &'static str,
+) -> Result<Runner, StoreError> {
+    let steps: Vec<_> = steps
+        .iter()
+        .map(|step| refinery::Migration::unapplied(step.name, dialect(step)).map_err(failed))
+        .collect::<Result<_, _>>()?;
+    let mut runner = Runner::new(&steps);
+    runner.set_migration_table_name(history_table);
+    Ok(runner)
+}
+
+fn failed(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Failed(format!("migration: {error}"))
+}
+
+pub(super) fn sqlite(db: &mut rusqlite::Connection, service: &[Migration]) -> Result<(), StoreError> {
+    runner("millrace_toolkit_history", TOOLKIT, |m| m.sqlite)?.run(db).map_err(failed)?;
+    runner("millrace_service_history", service, |m| m.sqlite)?.run(db).map_err(failed)?;
+    Ok(())
+}
+
+pub(super) async fn postgres(db: &mut tokio_postgres::Client, service: &[Migration]) -> Result<(), StoreError> {
+    db.execute("select pg_advisory_lock($1)", &[&ADVISORY_LOCK]).await?;
+    let toolkit = runner("millrace_toolkit_history", TOOLKIT, |m| m.postgres)?.run_async(db).await;
+    let result = match toolkit {
+        Ok(_) => runner("millrace_service_history", service, |m| m.postgres)?.run_async(db).await,
+        failed => failed,
+    };
+    db.execute("select pg_advisory_unlock($1)", &[&ADVISORY_LOCK]).await?;
+    result.map(|_| ()).map_err(failed)
+}

@@ -1,0 +1,62 @@
+use time::OffsetDateTime;
+
+use crate::event::{Cause, Encoded, Event, EventId, Retired, encode, encode_headers};
+use crate::outbox::NewRow;
+
+/// Collects what an intent publishes. Each event becomes one outbox row per published version.
+#[derive(Debug)]
+pub struct Outbound {
+    source: String,
+    retired: Retired,
+    cause: Cause,
+    now: OffsetDateTime,
+    rows: Vec<NewRow>,
+}
+
+impl Outbound {
+    pub(super) fn new(source: &str, retired: &Retired, now: OffsetDateTime) -> Self {
+        Self { source: source.to_owned(), retired: retired.clone(), cause: Cause::default(), now, rows: Vec::new() }
+    }
+
+    pub(super) fn because_of(&mut self, cause: &Cause) {
+        self.cause = cause.clone();
+    }
+
+    pub(super) fn into_rows(self) -> Vec<NewRow> {
+        self.rows
+    }
+
+    /// Publishes `event` under a new id once the intent is committed. Returns the id.
+    pub fn publish<E: Event>(&mut self, event: &E) -> EventId {
+        let id = EventId::generate();
+        self.publish_as(&id, event);
+        id
+    }
+
+    /// Publishes `event` under an id it already has: a foreign event that is passed on in its newest version is still
+    /// the same business event.
+    pub fn publish_as<E: Event>(&mut self, id: &EventId, event: &E) {
+        self.publish_versions(id, event, &[]);
+    }
+
+    /// As [`publish_as`](Self::publish_as), leaving out versions that somebody else has published.
+    pub fn publish_versions<E: Event>(&mut self, id: &EventId, event: &E, except: &[u32]) {
+        // Serializing our own types fails only on a map with non-text keys, which no contract has (tests hold that).
+        let versions = encode(event, id, &self.retired).unwrap_or_default();
+        for encoded in versions.into_iter().filter(|e| !except.contains(&e.version)) {
+            self.push(encoded);
+        }
+    }
+
+    fn push(&mut self, event: Encoded) {
+        let headers = encode_headers(&event, &self.source, self.now, &self.cause);
+        self.rows.push(NewRow {
+            message_id: crate::event::message_id(&event.event_id, event.version),
+            subject: event.subject.to_owned(),
+            // Copies in older versions need no order relative to the newest, so they travel in a lane of their own.
+            lane: if event.newest { event.key } else { format!("{}/v{}", event.key, event.version) },
+            headers,
+            body: event.body.into(),
+        });
+    }
+}

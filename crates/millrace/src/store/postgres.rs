@@ -1,0 +1,218 @@
+//! PostgreSQL: set-based statements, prepared once per connection; instances of a service share the database.
+
+use std::collections::{HashMap, HashSet};
+
+use deadpool_postgres::{Client, Pool};
+use tokio_postgres::error::SqlState;
+
+use super::sqlite::{decode_headers, encode_headers};
+use super::writer::{Session, SessionError};
+use super::{PostgresModel, StoreError};
+use crate::inbox::Mark;
+use crate::outbox::{Backlog, Confirmation, NewRow, Row};
+
+/// The whole chain: `Display` of a driver's error says only "db error".
+pub(super) fn full_text(error: &tokio_postgres::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
+}
+
+/// Whether the connection or the server is gone, as opposed to a statement that was refused.
+pub(super) fn is_connection_loss(error: &tokio_postgres::Error) -> bool {
+    match error.code() {
+        // Class 08: connection; 53: out of resources; 57P: shutting down or starting up; 58: system error.
+        Some(code) => ["08", "53", "57P", "58"].iter().any(|class| code.code().starts_with(class)),
+        None => true,
+    }
+}
+
+impl From<tokio_postgres::Error> for SessionError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let text = full_text(&error);
+        match error.code() {
+            Some(code)
+                if *code == SqlState::UNIQUE_VIOLATION
+                    || *code == SqlState::T_R_SERIALIZATION_FAILURE
+                    || *code == SqlState::T_R_DEADLOCK_DETECTED =>
+            {
+                Self::Conflict(text)
+            }
+            _ if is_connection_loss(&error) => Self::Lost(text),
+            _ => Self::Refused(text),
+        }
+    }
+}
+
+pub(super) struct PostgresSession {
+    pool: Pool,
+    client: Option<Client>,
+}
+
+impl PostgresSession {
+    pub(super) fn new(pool: Pool) -> Self {
+        Self { pool, client: None }
+    }
+
+    fn client(&self) -> Result<&Client, SessionError> {
+        self.client.as_ref().ok_or_else(|| SessionError::Lost("no connection".into()))
+    }
+}
+
+impl<M: PostgresModel> Session<M> for PostgresSession {
+    async fn begin(&mut self) -> Result<(), SessionError> {
+        if self.client.as_ref().is_none_or(|client| client.is_closed()) {
+            self.client = None;
+            self.client = Some(self.pool.get().await.map_err(|e| SessionError::Lost(e.to_string()))?);
+        }
+        Ok(self.client()?.batch_execute("begin").await?)
+    }
+
+    async fn seen(&mut self, marks: &[&Mark]) -> Result<HashSet<Mark>, SessionError> {
+        let client = self.client()?;
+        let statement = client
+            .prepare_cached(
+                "select i.consumer, i.event_id from unnest($1::text[], $2::text[]) as asked (consumer, event_id)
+                 join inbox i using (consumer, event_id)",
+            )
+            .await?;
+        let consumers: Vec<&str> = marks.iter().map(|m| m.consumer.as_str()).collect();
+        let events: Vec<&str> = marks.iter().map(|m| m.event_id.as_str()).collect();
+        let rows = client.query(&statement, &[&consumers, &events]).await?;
+        rows.iter().map(|row| Ok(Mark { consumer: row.try_get(0)?, event_id: row.try_get(1)? })).collect()
+    }
+
+    async fn load(&mut self, model: &M, intents: &[&M::Intent]) -> Result<M::Rows, SessionError> {
+        Ok(model.load(self.client()?, intents).await?)
+    }
+
+    async fn save(&mut self, model: &M, rows: &M::Rows) -> Result<(), SessionError> {
+        Ok(model.save(self.client()?, rows).await?)
+    }
+
+    async fn insert_marks(&mut self, marks: &[&Mark], now_ms: i64) -> Result<(), SessionError> {
+        let client = self.client()?;
+        let statement = client
+            .prepare_cached(
+                "insert into inbox (consumer, event_id, handled_at) select c, e, $3 from unnest($1::text[], $2::text[]) as t (c, e)",
+            )
+            .await?;
+        let consumers: Vec<&str> = marks.iter().map(|m| m.consumer.as_str()).collect();
+        let events: Vec<&str> = marks.iter().map(|m| m.event_id.as_str()).collect();
+        client.execute(&statement, &[&consumers, &events, &now_ms]).await?;
+        Ok(())
+    }
+
+    async fn insert_outbox(&mut self, rows: &[NewRow], now_ms: i64) -> Result<Vec<i64>, SessionError> {
+        let client = self.client()?;
+        let statement = client
+            .prepare_cached(
+                "insert into outbox (message_id, subject, lane, headers, body, created_at)
+                 select m, s, l, h, b, $6 from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[])
+                     with ordinality as t (m, s, l, h, b, n) order by n
+                 returning id, message_id",
+            )
+            .await?;
+        let message_ids: Vec<&str> = rows.iter().map(|r| r.message_id.as_str()).collect();
+        let subjects: Vec<&str> = rows.iter().map(|r| r.subject.as_str()).collect();
+        let lanes: Vec<&str> = rows.iter().map(|r| r.lane.as_str()).collect();
+        let headers: Vec<String> = rows.iter().map(encode_headers).collect::<Result<_, _>>()?;
+        let bodies: Vec<&[u8]> = rows.iter().map(|r| r.body.as_ref()).collect();
+        let stored =
+            client.query(&statement, &[&message_ids, &subjects, &lanes, &headers, &bodies, &now_ms]).await?;
+        let mut by_message = HashMap::with_capacity(stored.len());
+        for row in &stored {
+            by_message.insert(row.try_get::<_, String>(1)?, row.try_get::<_, i64>(0)?);
+        }
+        rows.iter()
+            .map(|row| {
+                let id = by_message.get(&row.message_id).copied();
+                id.ok_or_else(|| SessionError::Refused(format!("the outbox did not take {}", row.message_id)))
+            })
+            .collect()
+    }
+
+    async fn confirm(&mut self, confirmations: &[Confirmation], now_ms: i64) -> Result<(), SessionError> {
+        let client = self.client()?;
+        let statement = client
+            .prepare_cached(
+                "update outbox set stream = t.stream, stream_seq = t.seq, published_at = $4
+                 from unnest($1::bigint[], $2::text[], $3::bigint[]) as t (id, stream, seq) where outbox.id = t.id",
+            )
+            .await?;
+        let ids: Vec<i64> = confirmations.iter().map(|c| c.row_id).collect();
+        let streams: Vec<&str> = confirmations.iter().map(|c| c.stream.as_str()).collect();
+        let seqs: Vec<i64> = confirmations.iter().map(|c| c.stream_seq as i64).collect();
+        client.execute(&statement, &[&ids, &streams, &seqs, &now_ms]).await?;
+        Ok(())
+    }
+
+    async fn prune(&mut self, published_before_ms: i64, handled_before_ms: i64, limit: i64) -> Result<(), SessionError> {
+        let client = self.client()?;
+        let outbox = client
+            .prepare_cached(
+                "delete from outbox where id in (select id from outbox where created_at < $1 order by id limit $2)
+                 and published_at < $1",
+            )
+            .await?;
+        client.execute(&outbox, &[&published_before_ms, &limit]).await?;
+        let inbox = client
+            .prepare_cached("delete from inbox where id in (select id from inbox order by id limit $2) and handled_at < $1")
+            .await?;
+        client.execute(&inbox, &[&handled_before_ms, &limit]).await?;
+        Ok(())
+    }
+
+    async fn commit(&mut self) -> Result<(), SessionError> {
+        Ok(self.client()?.batch_execute("commit").await?)
+    }
+
+    async fn rollback(&mut self) {
+        if let Some(client) = self.client.take()
+            && client.batch_execute("rollback").await.is_ok()
+        {
+            self.client = Some(client);
+        }
+    }
+}
+
+pub(super) async fn unpublished(
+    client: &Client,
+    after_id: i64,
+    created_before_ms: i64,
+    limit: i64,
+) -> Result<Vec<Row>, StoreError> {
+    let statement = client
+        .prepare_cached(
+            "select id, message_id, subject, lane, headers, body from outbox
+             where published_at is null and id > $1 and created_at <= $2 order by id limit $3",
+        )
+        .await?;
+    let rows = client.query(&statement, &[&after_id, &created_before_ms, &limit]).await?;
+    rows.iter()
+        .map(|row| {
+            let body: Vec<u8> = row.try_get(5)?;
+            Ok(Row {
+                id: row.try_get(0)?,
+                message: NewRow {
+                    message_id: row.try_get(1)?,
+                    subject: row.try_get(2)?,
+                    lane: row.try_get(3)?,
+                    headers: decode_headers(row.try_get(4)?)?,
+                    body: body.into(),
+                },
+            })
+        })
+        .collect()
+}
+
+pub(super) async fn backlog(client: &Client) -> Result<Backlog, StoreError> {
+    let statement =
+        client.prepare_cached("select count(*), min(created_at) from outbox where published_at is null").await?;
+    let row = client.query_one(&statement, &[]).await?;
+    Ok(Backlog { rows: row.try_get::<_, i64>(0)? as u64, oldest_created_ms: row.try_get(1)? })
+}

@@ -1,0 +1,176 @@
+//! SQLite: WAL, every commit on disk before it is answered, statements prepared once.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, params};
+
+use super::writer::{Session, SessionError};
+use super::{SqliteModel, StoreError};
+use crate::inbox::Mark;
+use crate::outbox::{Backlog, Confirmation, NewRow, Row};
+
+/// Long enough for a command-line tool to look into the file while the service runs.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Room for every statement of a service.
+const STATEMENT_CACHE: usize = 64;
+
+/// A connection that may write: creates the file and its folder.
+pub(super) fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
+    if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder)
+            .map_err(|e| StoreError::Failed(format!("cannot create the folder {}: {e}", folder.display())))?;
+    }
+    let db = Connection::open(path)?;
+    db.busy_timeout(BUSY_TIMEOUT)?;
+    db.pragma_update(None, "journal_mode", "wal")?;
+    // FULL: a commit that was answered survives a power cut.
+    db.pragma_update(None, "synchronous", "full")?;
+    db.pragma_update(None, "cache_size", -16_384)?;
+    db.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    Ok(db)
+}
+
+/// A connection that only reads, beside the writer.
+pub(super) fn open_to_read(path: &Path) -> Result<Connection, StoreError> {
+    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    db.busy_timeout(BUSY_TIMEOUT)?;
+    db.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    Ok(db)
+}
+
+pub(super) struct SqliteSession {
+    db: Connection,
+}
+
+impl SqliteSession {
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        Ok(Self { db: open_to_write(path)? })
+    }
+}
+
+impl From<rusqlite::Error> for SessionError {
+    fn from(error: rusqlite::Error) -> Self {
+        match StoreError::from(error) {
+            StoreError::Unavailable(reason) => Self::Lost(reason),
+            other => Self::Refused(other.to_string()),
+        }
+    }
+}
+
+impl<M: SqliteModel> Session<M> for SqliteSession {
+    async fn begin(&mut self) -> Result<(), SessionError> {
+        Ok(self.db.prepare_cached("begin immediate")?.execute([]).map(|_| ())?)
+    }
+
+    async fn seen(&mut self, marks: &[&Mark]) -> Result<HashSet<Mark>, SessionError> {
+        let mut find = self.db.prepare_cached("select 1 from inbox where consumer = ? and event_id = ?")?;
+        let mut seen = HashSet::new();
+        for mark in marks {
+            if find.exists(params![mark.consumer, mark.event_id])? {
+                seen.insert((*mark).clone());
+            }
+        }
+        Ok(seen)
+    }
+
+    async fn load(&mut self, model: &M, intents: &[&M::Intent]) -> Result<M::Rows, SessionError> {
+        Ok(model.load(&self.db, intents)?)
+    }
+
+    async fn save(&mut self, model: &M, rows: &M::Rows) -> Result<(), SessionError> {
+        Ok(model.save(&self.db, rows)?)
+    }
+
+    async fn insert_marks(&mut self, marks: &[&Mark], now_ms: i64) -> Result<(), SessionError> {
+        let mut insert = self.db.prepare_cached("insert into inbox (consumer, event_id, handled_at) values (?, ?, ?)")?;
+        for mark in marks {
+            insert.execute(params![mark.consumer, mark.event_id, now_ms])?;
+        }
+        Ok(())
+    }
+
+    async fn insert_outbox(&mut self, rows: &[NewRow], now_ms: i64) -> Result<Vec<i64>, SessionError> {
+        let mut insert = self.db.prepare_cached(
+            "insert into outbox (message_id, subject, lane, headers, body, created_at) values (?, ?, ?, ?, ?, ?)",
+        )?;
+        rows.iter()
+            .map(|row| {
+                let headers = encode_headers(row)?;
+                Ok(insert.insert(params![row.message_id, row.subject, row.lane, headers, row.body.as_ref(), now_ms])?)
+            })
+            .collect()
+    }
+
+    async fn confirm(&mut self, confirmations: &[Confirmation], now_ms: i64) -> Result<(), SessionError> {
+        let mut update =
+            self.db.prepare_cached("update outbox set stream = ?, stream_seq = ?, published_at = ? where id = ?")?;
+        for one in confirmations {
+            update.execute(params![one.stream, one.stream_seq as i64, now_ms, one.row_id])?;
+        }
+        Ok(())
+    }
+
+    async fn prune(&mut self, published_before_ms: i64, handled_before_ms: i64, limit: i64) -> Result<(), SessionError> {
+        // Ids ascend with time, so the oldest rows are found without an index of their own.
+        self.db
+            .prepare_cached(
+                "delete from outbox where id in (select id from outbox where created_at < ?1 order by id limit ?2)
+                 and published_at < ?1",
+            )?
+            .execute(params![published_before_ms, limit])?;
+        self.db
+            .prepare_cached("delete from inbox where id in (select id from inbox order by id limit ?2) and handled_at < ?1")?
+            .execute(params![handled_before_ms, limit])?;
+        Ok(())
+    }
+
+    async fn commit(&mut self) -> Result<(), SessionError> {
+        Ok(self.db.prepare_cached("commit")?.execute([]).map(|_| ())?)
+    }
+
+    async fn rollback(&mut self) {
+        if !self.db.is_autocommit() {
+            let _ = self.db.execute_batch("rollback");
+        }
+    }
+}
+
+/// Headers as an outbox row keeps them.
+pub(super) fn encode_headers(row: &NewRow) -> Result<String, SessionError> {
+    serde_json::to_string(&row.headers).map_err(|e| SessionError::Refused(format!("headers of {}: {e}", row.message_id)))
+}
+
+pub(super) fn unpublished(db: &Connection, after_id: i64, created_before_ms: i64, limit: u32) -> Result<Vec<Row>, StoreError> {
+    let mut select = db.prepare_cached(
+        "select id, message_id, subject, lane, headers, body from outbox
+         where published_at is null and id > ? and created_at <= ? order by id limit ?",
+    )?;
+    let mut rows = select.query(params![after_id, created_before_ms, limit])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let headers: String = row.get(4)?;
+        let body: Vec<u8> = row.get(5)?;
+        found.push(Row {
+            id: row.get(0)?,
+            message: NewRow {
+                message_id: row.get(1)?,
+                subject: row.get(2)?,
+                lane: row.get(3)?,
+                headers: decode_headers(&headers)?,
+                body: body.into(),
+            },
+        });
+    }
+    Ok(found)
+}
+
+pub(super) fn decode_headers(text: &str) -> Result<crate::event::HeaderPairs, StoreError> {
+    serde_json::from_str(text).map_err(|e| StoreError::Failed(format!("an outbox row has unreadable headers: {e}")))
+}
+
+pub(super) fn backlog(db: &Connection) -> Result<Backlog, StoreError> {
+    let mut select = db.prepare_cached("select count(*), min(created_at) from outbox where published_at is null")?;
+    Ok(select.query_row([], |row| Ok(Backlog { rows: row.get::<_, i64>(0)? as u64, oldest_created_ms: row.get(1)? }))?)
+}

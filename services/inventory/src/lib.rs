@@ -1,0 +1,2 @@
+//! Stock and reservations.
+pub mod domain;

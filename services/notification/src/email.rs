@@ -1,0 +1,397 @@
+//! E-mail over SMTP.
+//!
+//! SMTP has no idempotency keys: when the server's last answer is lost, the mail may have been taken, and sending it again
+//! delivers it twice. The Message-ID is therefore handed in and stable, so that the recipient's server can tell and we can count.
+
+use std::error::Error as _;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use lettre::Message;
+use lettre::address::Envelope;
+use lettre::message::Mailbox;
+use lettre::message::header::{ContentType, HeaderName, HeaderValue};
+use lettre::transport::smtp::Error as SmtpError;
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
+use lettre::transport::smtp::extension::ClientId;
+use percent_encoding::percent_decode_str;
+use reqwest::Url;
+use serde::Deserialize;
+
+/// Replies that reject us and not the mail: authentication required, too weak, failed, or in need of encryption. An operator
+/// mends the settings, and the mail can go out then.
+const NOT_ABOUT_THE_MAIL: [u16; 5] = [523, 530, 534, 535, 538];
+/// A header line may be 998 bytes long (RFC 5322); ours carry an order's id and a domain.
+const LONGEST_MESSAGE_ID: usize = 250;
+
+/// Where mails go and whom they come from.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EmailSettings {
+    /// `smtps://user:password@host` (TLS, port 465), `smtp+starttls://user:password@host` (TLS after a greeting, port 587) or
+    /// `smtp://host` (unencrypted, port 25). Reserved characters in user and password are percent-encoded.
+    pub url: String,
+    /// The sender: `orders@example.org` or `Name <orders@example.org>`.
+    pub from: String,
+    /// How long handing over one mail may take, with the connection if one is needed, in milliseconds. Servers that check content
+    /// before they answer take seconds.
+    pub timeout_ms: u64,
+    /// How many connections are kept open between mails. More than mails are sent at once is of no use; servers limit
+    /// connections from one address.
+    pub idle_connections: usize,
+}
+
+impl Default for EmailSettings {
+    /// The mail sink on this machine.
+    fn default() -> Self {
+        Self {
+            url: "smtp://127.0.0.1:2525".into(),
+            from: "Millrace <orders@millrace.example>".into(),
+            timeout_ms: 10_000,
+            idle_connections: 8,
+        }
+    }
+}
+
+impl fmt::Debug for EmailSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The user goes as well: an address that does not parse may hold the password anywhere before the last @.
+        let host = self.url.rsplit_once('@').map_or(self.url.as_str(), |(_, host)| host);
+        f.debug_struct("EmailSettings")
+            .field("url", &host)
+            .field("from", &self.from)
+            .field("timeout_ms", &self.timeout_ms)
+            .field("idle_connections", &self.idle_connections)
+            .finish()
+    }
+}
+
+/// A setting that cannot work. The operator has to change it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the e-mail setting `{name}` {problem}")]
+pub struct InvalidEmailSetting {
+    /// The field of [`EmailSettings`].
+    pub name: &'static str,
+    /// What is wrong with it and what to do.
+    pub problem: String,
+}
+
+/// A mail in plain text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmailMessage {
+    /// One recipient, `ann@example.org`.
+    pub to: String,
+    /// In any script.
+    pub subject: String,
+    /// In any script.
+    pub text: String,
+    /// `unique@domain`, the same every time this mail is sent; angle brackets are optional.
+    pub message_id: String,
+}
+
+/// Why a mail was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum EmailError {
+    /// Try again later with the same Message-ID; it may have been sent all the same. Wrong credentials are reported like this too,
+    /// because they say nothing about the mail.
+    #[error("the mail server did not take the mail for now: {reason}")]
+    Transient {
+        /// What went wrong.
+        reason: String,
+        /// What the connection or the server said.
+        #[source]
+        source: Option<SmtpError>,
+    },
+    /// This mail will never be taken: the address is wrong or the server refuses it for good.
+    #[error("the mail cannot be sent: {reason}")]
+    Permanent {
+        /// What is wrong with it; a server's words may hold the recipient's address.
+        reason: String,
+    },
+}
+
+impl EmailError {
+    /// Whether trying again later can help. Only these count against a circuit breaker.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Transient { .. })
+    }
+}
+
+/// Sends mails over a few connections that are kept open. Cheap to clone; clones share the connections.
+#[derive(Clone)]
+pub struct Mailer(Arc<Inner>);
+
+struct Inner {
+    server: Server,
+    from: Mailbox,
+    timeout: Duration,
+    /// Connections with no conversation going on. lettre's own pool puts a connection back even when its conversation was cut
+    /// short by a timeout, and the next mail would then take the rest of the old answers for its own; here a connection
+    /// comes back only after a mail that went well, and is closed in every other case.
+    idle: Mutex<Vec<AsyncSmtpConnection>>,
+    most_idle: usize,
+}
+
+impl Mailer {
+    /// Checks the settings; does not connect.
+    ///
+    /// # Errors
+    /// Names the setting that cannot work.
+    pub fn new(settings: &EmailSettings) -> Result<Self, InvalidEmailSetting> {
+        let invalid = |name, problem: String| InvalidEmailSetting { name, problem };
+        let server = Server::parse(&settings.url).map_err(|problem| invalid("url", problem))?;
+        let from = settings.from.parse().map_err(|_| {
+            invalid("from", format!("is {:?}; use an address like orders@example.org", settings.from))
+        })?;
+        if settings.timeout_ms == 0 {
+            return Err(invalid("timeout_ms", "is 0; give the server some milliseconds to answer".into()));
+        }
+        Ok(Self(Arc::new(Inner {
+            server,
+            from,
+            timeout: Duration::from_millis(settings.timeout_ms),
+            idle: Mutex::default(),
+            most_idle: settings.idle_connections,
+        })))
+    }
+
+    /// Hands a mail to the server. May be dropped at any moment.
+    ///
+    /// # Errors
+    /// See [`EmailError`].
+    pub async fn send(&self, message: &EmailMessage) -> Result<(), EmailError> {
+        let mail = self.0.compose(message).map_err(|reason| EmailError::Permanent { reason })?;
+        let (envelope, content) = (mail.envelope().clone(), mail.formatted());
+        // lettre bounds the connecting alone, not the conversation.
+        match tokio::time::timeout(self.0.timeout, self.0.deliver(&envelope, &content)).await {
+            Ok(delivered) => delivered,
+            Err(_) => Err(EmailError::Transient {
+                reason: format!("not done within {} ms", self.0.timeout.as_millis()),
+                source: None,
+            }),
+        }
+    }
+}
+
+impl Inner {
+    fn compose(&self, message: &EmailMessage) -> Result<Message, String> {
+        let to: Mailbox = message.to.parse().map_err(|_| "the recipient's address is not valid".to_owned())?;
+        let id = message.message_id.trim_start_matches('<').trim_end_matches('>');
+        let valid = id.len() <= LONGEST_MESSAGE_ID
+            && id.split_once('@').is_some_and(|(left, right)| !left.is_empty() && !right.is_empty())
+            && id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'<' && byte != b'>');
+        if !valid {
+            return Err(format!("the Message-ID {id:?} is not of the form unique@domain"));
+        }
+        let mut mail = Message::builder()
+            .from(self.from.clone())
+            .to(to)
+            .subject(message.subject.replace(['\r', '\n'], " "))
+            .message_id(Some(format!("<{id}>")))
+            .header(ContentType::TEXT_PLAIN)
+            .body(message.text.clone())
+            .map_err(|error| error.to_string())?;
+        // RFC 3834: keeps away-from-office replies from coming back.
+        let automatic = HeaderName::new_from_ascii_str("Auto-Submitted");
+        mail.headers_mut().insert_raw(HeaderValue::new(automatic, "auto-generated".into()));
+        Ok(mail)
+    }
+
+    async fn deliver(&self, envelope: &Envelope, content: &[u8]) -> Result<(), EmailError> {
+        let mut connection = match self.idle_connection().await {
+            Some(connection) => connection,
+            None => self.server.connect(self.timeout).await.map_err(|error| EmailError::Transient {
+                reason: format!("no session with {}:{}", self.server.host, self.server.port),
+                source: Some(error),
+            })?,
+        };
+        connection.send(envelope, content).await.map_err(rejected)?;
+        self.park(connection);
+        Ok(())
+    }
+
+    /// One that the server has not closed in the meantime.
+    async fn idle_connection(&self) -> Option<AsyncSmtpConnection> {
+        loop {
+            let mut connection = self.lock().pop()?;
+            if connection.test_connected().await {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn park(&self, connection: AsyncSmtpConnection) {
+        let mut idle = self.lock();
+        if idle.len() < self.most_idle {
+            idle.push(connection);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<AsyncSmtpConnection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The conversation about the mail failed.
+fn rejected(error: SmtpError) -> EmailError {
+    let code = error.status().map(u16::from);
+    let about_us = code.is_some_and(|code| NOT_ABOUT_THE_MAIL.contains(&code));
+    // A client error means that the mail needs what the server cannot do, such as an address in UTF-8.
+    if (error.is_permanent() || error.is_client()) && !about_us {
+        let said = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+        let reason = code.map_or_else(|| said.clone(), |code| format!("the server answered {code} {said}"));
+        return EmailError::Permanent { reason };
+    }
+    let reason = match code {
+        Some(code) => format!("it answered {code}"),
+        None => "the conversation broke off".into(),
+    };
+    EmailError::Transient { reason, source: Some(error) }
+}
+
+/// A mail server, and how to get a session with it.
+struct Server {
+    host: String,
+    port: u16,
+    security: Security,
+    credentials: Option<Credentials>,
+}
+
+enum Security {
+    None,
+    Tls(TlsParameters),
+    StartTls(TlsParameters),
+}
+
+impl Server {
+    /// The error says what is wrong with the address, and never repeats it: it may hold a password.
+    fn parse(url: &str) -> Result<Self, String> {
+        let url = url.parse::<Url>().map_err(|error| format!("is not an address: {error}"))?;
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        if host.is_empty() {
+            return Err("names no host; use smtps://host or smtp://host".into());
+        }
+        if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+            return Err("has something after the host; leave it out".into());
+        }
+        let tls = || TlsParameters::new(host.clone()).map_err(|error| format!("names no host TLS can check: {error}"));
+        let (security, usual_port) = match url.scheme() {
+            "smtp" => (Security::None, 25),
+            "smtps" => (Security::Tls(tls()?), 465),
+            "smtp+starttls" => (Security::StartTls(tls()?), 587),
+            other => return Err(format!("starts with {other}://; use smtps://, smtp+starttls:// or smtp://")),
+        };
+        let credentials = credentials(&url)?;
+        if credentials.is_some() && matches!(security, Security::None) && !is_this_machine(&host) {
+            return Err("would send the password unencrypted; use smtps:// or smtp+starttls://".into());
+        }
+        Ok(Self { port: url.port().unwrap_or(usual_port), host, security, credentials })
+    }
+
+    async fn connect(&self, timeout: Duration) -> Result<AsyncSmtpConnection, SmtpError> {
+        let name = ClientId::default();
+        let tls = match &self.security {
+            Security::Tls(parameters) => Some(parameters.clone()),
+            Security::None | Security::StartTls(_) => None,
+        };
+        let address = (self.host.as_str(), self.port);
+        let mut connection = AsyncSmtpConnection::connect_tokio1(address, Some(timeout), &name, tls, None).await?;
+        if let Security::StartTls(parameters) = &self.security {
+            connection.starttls(parameters.clone(), &name).await?;
+        }
+        if let Some(credentials) = &self.credentials {
+            connection.auth(DEFAULT_MECHANISMS, credentials).await?;
+        }
+        Ok(connection)
+    }
+}
+
+fn credentials(url: &Url) -> Result<Option<Credentials>, String> {
+    let decode = |text: &str| match percent_decode_str(text).decode_utf8() {
+        Ok(text) => Ok(text.into_owned()),
+        Err(_) => Err("has a user or password that is not UTF-8 when percent-decoded".to_owned()),
+    };
+    match (url.username(), url.password()) {
+        ("", None) => Ok(None),
+        ("", Some(_)) => Err("has a password but no user".into()),
+        (_, None) => Err("has a user but no password; write user:password@host".into()),
+        (user, Some(password)) => Ok(Some(Credentials::new(decode(user)?, decode(password)?))),
+    }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mailer(url: &str) -> Result<Mailer, String> {
+        Mailer::new(&EmailSettings { url: url.into(), ..EmailSettings::default() }).map_err(|error| error.problem)
+    }
+
+    fn message() -> EmailMessage {
+        EmailMessage {
+            to: "ann@example.org".into(),
+            subject: "Your order".into(),
+            text: "Hello".into(),
+            message_id: "1@millrace.example".into(),
+        }
+    }
+
+    #[test]
+    fn each_scheme_has_its_port() {
+        for (url, port) in [
+            ("smtp://127.0.0.1:2525", 2525),
+            ("smtp://mail.example", 25),
+            ("smtps://user:p%40ss@mail.example", 465),
+            ("smtp+starttls://user:pass@mail.example", 587),
+            ("smtp+starttls://mail.example:2587", 2587),
+            ("smtp://user:pass@[::1]", 25),
+        ] {
+            assert_eq!(mailer(url).unwrap().0.server.port, port, "{url}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_cannot_work_is_refused_without_repeating_the_password() {
+        for (url, hint) in [
+            ("mail.example:25", "smtps://"),
+            ("http://mail.example", "smtps://"),
+            ("smtp://", "host"),
+            ("smtps://mail.example/path", "after the host"),
+            ("smtps://user@mail.example", "no password"),
+            ("smtp://user:secret@mail.example", "unencrypted"),
+            ("smtps://user:sec/ret@mail.example", ""),
+        ] {
+            let problem = mailer(url).err().expect(url);
+            assert!(problem.contains(hint), "{url}: {problem}");
+            assert!(!problem.contains("sec"), "{url}: {problem}");
+        }
+    }
+
+    #[test]
+    fn the_password_is_not_in_the_debug_output() {
+        for url in ["smtps://user:secret@mail.example", "smtps//user:sec@ret@mail.example"] {
+            let settings = EmailSettings { url: url.into(), ..EmailSettings::default() };
+            let debug = format!("{settings:?}");
+            assert!(!debug.contains("sec") && debug.contains("mail.example"), "{debug}");
+        }
+    }
+
+    #[test]
+    fn nothing_in_a_message_can_add_a_header() {
+        let mailer = mailer("smtp://127.0.0.1").unwrap();
+        let subject = "Hi\r\nBcc: eve@example.org".to_owned();
+        let mail = mailer.0.compose(&EmailMessage { subject, ..message() }).unwrap();
+        let text = String::from_utf8(mail.formatted()).unwrap();
+        assert!(!text.contains("\r\nBcc:"), "{text}");
+        for (to, id) in [("a@b.c\r\nBcc: d@e.f", "1@x"), ("a@b.c", "1@x\r\nBcc: d@e.f"), ("a@b.c", "1"), ("nobody", "1@x")] {
+            assert!(mailer.0.compose(&EmailMessage { to: to.into(), message_id: id.into(), ..message() }).is_err());
+        }
+    }
+}
