@@ -1,1 +1,28 @@
-fn main() {}
+//! The `millrace` binary: reads the command line and the settings, and hands over to a command.
+
+mod api_client;
+mod cli;
+mod commands;
+mod failure;
+mod output;
+mod settings;
+mod stack;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::Cli;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let json = cli.json;
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failure::report(&failure::Failure::new(format!("cannot start: {error}")), json),
+    };
+    match runtime.block_on(commands::run(cli)) {
+        Ok(code) => code,
+        Err(failure) => failure::report(&failure, json),
+    }
+}

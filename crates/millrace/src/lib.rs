@@ -1,6 +1,7 @@
 //! The Millrace toolkit: what an event-driven service on NATS JetStream needs so that it loses nothing and does nothing
 //! twice. Knows nothing of orders; `ARCHITECTURE.md` at the repository's root is the map.
 
+pub mod backoff;
 pub mod breaker;
 pub mod codes;
 pub mod config;

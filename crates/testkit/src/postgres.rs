@@ -19,9 +19,12 @@ pub async fn postgres() -> &'static Postgres {
     static SHARED: OnceCell<Postgres> = OnceCell::const_new();
     SHARED
         .get_or_init(|| async {
-            // The guard removes the folder: nothing of this process runs at its very end.
-            let folder = temporary_folder("postgres").keep();
-            started(Postgres::builder(postgres_programs().await, folder).temporary()).await
+            let folder = temporary_folder("postgres");
+            let builder = Postgres::builder(postgres_programs().await, folder.path()).temporary();
+            let server = started(builder).await;
+            // From here on its guard removes the folder: nothing of this process runs at its very end.
+            let _path = folder.keep();
+            server
         })
         .await
 }
@@ -92,6 +95,7 @@ impl DerefMut for TestPostgres {
 impl Drop for TestPostgres {
     fn drop(&mut self) {
         logs::show_if_failing("postgres", &self.server.log_path());
-        self.server.kill_now();
+        // Not killed: the server's helpers would write on for a moment while the folder is removed. Its guard ends it in
+        // order and then removes what is left.
     }
 }

@@ -135,7 +135,10 @@ impl Process {
             // Asked before reading: what a program writes last is there once it has ended.
             let ended = self.exit_code();
             let found = self.lines().into_iter().find(|line| line.contains(text));
-            assert!(found.is_some() || ended.is_none(), "waiting for {what}: it ended with exit code {ended:?} instead");
+            assert!(
+                found.is_some() || ended.is_none(),
+                "waiting for {what}: it ended with exit code {ended:?} instead"
+            );
             found
         };
         eventually(limit, || std::future::ready(look()), &what).await
@@ -179,6 +182,26 @@ impl Process {
             Some(Ok(())) => {}
             _ => panic!("{} cannot be signalled: it is not running", self.name),
         }
+    }
+
+    /// Freezes the program (SIGSTOP), as a machine that hangs would.
+    ///
+    /// # Panics
+    /// When the program has ended.
+    pub async fn pause(&mut self) {
+        let paused = match &mut self.child {
+            Some(child) => child.pause().await.is_ok(),
+            None => false,
+        };
+        assert!(paused, "{} cannot be paused: it is not running", self.name);
+    }
+
+    /// Lets a paused program go on.
+    ///
+    /// # Panics
+    /// When the program has ended.
+    pub fn resume(&mut self) {
+        self.signal(Signal::CONT);
     }
 
     /// Sends SIGTERM and waits for the end; the exit code.

@@ -1,9 +1,10 @@
 //! E-mail over SMTP.
 //!
-//! SMTP has no idempotency keys: when the server's last answer is lost, the mail may have been taken, and sending it again
-//! delivers it twice. The Message-ID is therefore handed in and stable, so that the recipient's server can tell and we can count.
+//! SMTP has no idempotency keys: when the server's last answer is lost, the mail may have been taken, and sending it
+//! again delivers it twice. The Message-ID is therefore handed in and stable, so that the recipient's server can tell
+//! and we can count.
 
-use std::error::Error as _;
+use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,9 +21,10 @@ use lettre::transport::smtp::extension::ClientId;
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 use serde::Deserialize;
+use tokio::net::TcpStream;
 
-/// Replies that reject us and not the mail: authentication required, too weak, failed, or in need of encryption. An operator
-/// mends the settings, and the mail can go out then.
+/// Replies that reject us and not the mail: authentication required, too weak, failed, or in need of encryption. An
+/// operator mends the settings, and the mail can go out then.
 const NOT_ABOUT_THE_MAIL: [u16; 5] = [523, 530, 534, 535, 538];
 /// A header line may be 998 bytes long (RFC 5322); ours carry an order's id and a domain.
 const LONGEST_MESSAGE_ID: usize = 250;
@@ -31,13 +33,13 @@ const LONGEST_MESSAGE_ID: usize = 250;
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EmailSettings {
-    /// `smtps://user:password@host` (TLS, port 465), `smtp+starttls://user:password@host` (TLS after a greeting, port 587) or
-    /// `smtp://host` (unencrypted, port 25). Reserved characters in user and password are percent-encoded.
+    /// `smtps://user:password@host` (TLS, port 465), `smtp+starttls://user:password@host` (TLS after a greeting, port
+    /// 587) or `smtp://host` (unencrypted, port 25). Reserved characters in user and password are percent-encoded.
     pub url: String,
     /// The sender: `orders@example.org` or `Name <orders@example.org>`.
     pub from: String,
-    /// How long handing over one mail may take, with the connection if one is needed, in milliseconds. Servers that check content
-    /// before they answer take seconds.
+    /// How long handing over one mail may take, with the connection if one is needed, in milliseconds. Servers that
+    /// check content before they answer take seconds.
     pub timeout_ms: u64,
     /// How many connections are kept open between mails. More than mails are sent at once is of no use; servers limit
     /// connections from one address.
@@ -95,15 +97,15 @@ pub struct EmailMessage {
 /// Why a mail was not sent.
 #[derive(Debug, thiserror::Error)]
 pub enum EmailError {
-    /// Try again later with the same Message-ID; it may have been sent all the same. Wrong credentials are reported like this too,
-    /// because they say nothing about the mail.
+    /// Try again later with the same Message-ID; it may have been sent all the same. Wrong credentials are reported
+    /// like this too, because they say nothing about the mail.
     #[error("the mail server did not take the mail for now: {reason}")]
     Transient {
         /// What went wrong.
         reason: String,
         /// What the connection or the server said.
         #[source]
-        source: Option<SmtpError>,
+        source: Option<Box<dyn Error + Send + Sync>>,
     },
     /// This mail will never be taken: the address is wrong or the server refuses it for good.
     #[error("the mail cannot be sent: {reason}")]
@@ -128,9 +130,9 @@ struct Inner {
     server: Server,
     from: Mailbox,
     timeout: Duration,
-    /// Connections with no conversation going on. lettre's own pool puts a connection back even when its conversation was cut
-    /// short by a timeout, and the next mail would then take the rest of the old answers for its own; here a connection
-    /// comes back only after a mail that went well, and is closed in every other case.
+    /// Connections with no conversation going on. lettre's own pool puts a connection back even when its conversation
+    /// was cut short by a timeout, and the next mail would then take the rest of the old answers for its own; here a
+    /// connection comes back only after a mail that went well, and is closed in every other case.
     idle: Mutex<Vec<AsyncSmtpConnection>>,
     most_idle: usize,
 }
@@ -143,9 +145,10 @@ impl Mailer {
     pub fn new(settings: &EmailSettings) -> Result<Self, InvalidEmailSetting> {
         let invalid = |name, problem: String| InvalidEmailSetting { name, problem };
         let server = Server::parse(&settings.url).map_err(|problem| invalid("url", problem))?;
-        let from = settings.from.parse().map_err(|_| {
-            invalid("from", format!("is {:?}; use an address like orders@example.org", settings.from))
-        })?;
+        let from = settings
+            .from
+            .parse()
+            .map_err(|_| invalid("from", format!("is {:?}; use an address like orders@example.org", settings.from)))?;
         if settings.timeout_ms == 0 {
             return Err(invalid("timeout_ms", "is 0; give the server some milliseconds to answer".into()));
         }
@@ -249,7 +252,7 @@ fn rejected(error: SmtpError) -> EmailError {
         Some(code) => format!("it answered {code}"),
         None => "the conversation broke off".into(),
     };
-    EmailError::Transient { reason, source: Some(error) }
+    EmailError::Transient { reason, source: Some(error.into()) }
 }
 
 /// A mail server, and how to get a session with it.
@@ -291,14 +294,21 @@ impl Server {
         Ok(Self { port: url.port().unwrap_or(usual_port), host, security, credentials })
     }
 
-    async fn connect(&self, timeout: Duration) -> Result<AsyncSmtpConnection, SmtpError> {
+    async fn connect(&self, timeout: Duration) -> Result<AsyncSmtpConnection, Box<dyn Error + Send + Sync>> {
         let name = ClientId::default();
-        let tls = match &self.security {
-            Security::Tls(parameters) => Some(parameters.clone()),
-            Security::None | Security::StartTls(_) => None,
-        };
         let address = (self.host.as_str(), self.port);
-        let mut connection = AsyncSmtpConnection::connect_tokio1(address, Some(timeout), &name, tls, None).await?;
+        let mut connection = match &self.security {
+            Security::Tls(tls) => {
+                AsyncSmtpConnection::connect_tokio1(address, Some(timeout), &name, Some(tls.clone()), None).await?
+            }
+            Security::None | Security::StartTls(_) => {
+                let stream = TcpStream::connect(address).await?;
+                // lettre writes a mail and its final dot separately. With Nagle's algorithm the dot waits for the
+                // server's delayed acknowledgement: 40 ms for each mail.
+                stream.set_nodelay(true)?;
+                AsyncSmtpConnection::connect_with_transport(Box::new(stream), &name).await?
+            }
+        };
         if let Security::StartTls(parameters) = &self.security {
             connection.starttls(parameters.clone(), &name).await?;
         }
@@ -390,7 +400,9 @@ mod tests {
         let mail = mailer.0.compose(&EmailMessage { subject, ..message() }).unwrap();
         let text = String::from_utf8(mail.formatted()).unwrap();
         assert!(!text.contains("\r\nBcc:"), "{text}");
-        for (to, id) in [("a@b.c\r\nBcc: d@e.f", "1@x"), ("a@b.c", "1@x\r\nBcc: d@e.f"), ("a@b.c", "1"), ("nobody", "1@x")] {
+        for (to, id) in
+            [("a@b.c\r\nBcc: d@e.f", "1@x"), ("a@b.c", "1@x\r\nBcc: d@e.f"), ("a@b.c", "1"), ("nobody", "1@x")]
+        {
             assert!(mailer.0.compose(&EmailMessage { to: to.into(), message_id: id.into(), ..message() }).is_err());
         }
     }

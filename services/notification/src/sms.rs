@@ -1,7 +1,7 @@
 //! Text messages through a provider that speaks Twilio's Messages API.
 //!
-//! The API has no idempotency keys: when an answer is lost the message may have been sent, and trying again sends it twice. What
-//! guards against more than that is the inbox in front of the handler that calls this.
+//! The API has no idempotency keys: when an answer is lost the message may have been sent, and trying again sends it
+//! twice. What guards against more than that is the inbox in front of the handler that calls this.
 
 use std::fmt;
 use std::time::Duration;
@@ -73,8 +73,8 @@ pub struct SmsMessage {
 /// Why a message was not sent.
 #[derive(Debug, thiserror::Error)]
 pub enum SmsError {
-    /// Try again later; it may have been sent all the same. Wrong credentials or a wrong address are reported like this too, because
-    /// they say nothing about the message.
+    /// Try again later; it may have been sent all the same. Wrong credentials or a wrong address are reported like this
+    /// too, because they say nothing about the message.
     #[error("the SMS provider did not take the message for now: {reason}")]
     Transient {
         /// What went wrong.
@@ -125,11 +125,9 @@ impl SmsSender {
     /// Names the setting that cannot work.
     pub fn new(client: Client, settings: &SmsSettings) -> Result<Self, InvalidSmsSetting> {
         let invalid = |name, problem: String| Err(InvalidSmsSetting { name, problem });
-        for (name, value) in [
-            ("account_sid", &settings.account_sid),
-            ("auth_token", &settings.auth_token),
-            ("from", &settings.from),
-        ] {
+        for (name, value) in
+            [("account_sid", &settings.account_sid), ("auth_token", &settings.auth_token), ("from", &settings.from)]
+        {
             if value.is_empty() {
                 return invalid(name, "is empty; the provider's console shows it".into());
             }

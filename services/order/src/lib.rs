@@ -1,0 +1,125 @@
+//! The order service: takes orders over HTTP, watches what payment and inventory say about them, and brings each to its
+//! one end. The only publisher under `orders.>`.
+//!
+//! | where | what |
+//! | --- | --- |
+//! | [`domain`] | what an order is and how it ends, pure |
+//! | [`model`] | what can happen, decided on rows |
+//! | [`store`] | those rows in SQLite and PostgreSQL, and the questions asked of them |
+//! | `handlers` | one function per consumed event |
+//! | [`api`] | HTTP |
+//! | `reply` | request/reply on NATS |
+//! | [`catalog`] | prices, from the key-value bucket |
+//! | `deadlines` | timers |
+
+pub mod api;
+pub mod catalog;
+mod changes;
+mod deadlines;
+pub mod domain;
+mod handlers;
+pub mod model;
+mod reply;
+mod settings;
+pub mod store;
+
+pub use settings::Settings;
+
+use std::future::IntoFuture as _;
+use std::sync::Arc;
+
+use millrace::kit::{Error, Kit, KitParts};
+use millrace::shutdown::drain;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Api;
+use crate::catalog::Catalog;
+use crate::changes::Changes;
+use crate::deadlines::Deadlines;
+use crate::handlers::Handlers;
+use crate::model::OrderModel;
+use crate::store::{MIGRATIONS, Reads};
+
+/// What the service is given.
+pub struct Parts {
+    pub kit: KitParts,
+    pub settings: Settings,
+    /// Where the API is served.
+    pub http: TcpListener,
+}
+
+/// Runs the service until its shutdown, or until a part of it fails.
+pub async fn run(parts: Parts) -> Result<(), Error> {
+    let Parts { kit, settings, http } = parts;
+    let service = kit.service;
+    let shutdown = kit.shutdown.clone();
+    let model =
+        OrderModel { deadline: settings.deadline.get(), key_lifetime: settings.idempotency_key_lifetime.get() };
+    let mut kit = Kit::start(kit, model, MIGRATIONS).await?;
+    let reads = Reads::new(kit.database());
+    let (catalog, changes) = (Catalog::default(), Changes::default());
+
+    // The copy first: with it orders can be taken before NATS answers.
+    let copy = reads.catalog().await.map_err(|source| Error::Database { service, source })?;
+    if !copy.is_empty() {
+        catalog.set(copy.into_iter().map(|product| (product.product_id.clone(), product)).collect());
+    }
+    follow_catalog(&mut kit, catalog.clone(), shutdown.clone());
+
+    let handlers = Handlers { writer: kit.writer(), changes: changes.clone() };
+    for router in handlers::routers(&handlers) {
+        kit.consume(router, Vec::new())?;
+    }
+    drop(handlers);
+
+    let deadlines =
+        Deadlines { reads: reads.clone(), writer: kit.writer(), changes: changes.clone(), settings: settings.clone() };
+    let stop = shutdown.clone();
+    kit.spawn("deadlines", async move {
+        deadlines.run(stop).await;
+        Ok(())
+    });
+
+    let (connection, stop) = (kit.connection().clone(), shutdown.clone());
+    kit.spawn("request/reply", {
+        let reads = reads.clone();
+        async move { Ok(reply::serve(connection, reads, stop).await?) }
+    });
+
+    let streams = Arc::new(Semaphore::new(settings.max_streams.min(Semaphore::MAX_PERMITS)));
+    let settings = Arc::new(settings);
+    let api = Api { writer: kit.writer(), reads, catalog, changes, settings, streams, shutdown: shutdown.clone() };
+    // The longest a request at hand can still take.
+    let patience = api.settings.body_timeout.get() + api.settings.submit_patience.get();
+    kit.spawn("http", async move {
+        let server = axum::serve(http, api::router(api)).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        if let Ok(ended) = drain(&shutdown, patience, server.into_future()).await {
+            ended?;
+        }
+        Ok(())
+    });
+    kit.run().await
+}
+
+/// Ready once there is something to price orders with.
+fn follow_catalog(kit: &mut Kit<OrderModel>, catalog: Catalog, shutdown: CancellationToken) {
+    let component = kit.health().component("catalog");
+    let (current, mut seen) = watch::channel(catalog.now().is_some());
+    let watcher = catalog::Watcher { connection: kit.connection().clone(), catalog, writer: kit.writer(), current };
+    kit.spawn("catalog", async move {
+        component.not_ready("it has not been read yet");
+        let ready = async {
+            if seen.wait_for(|current| *current).await.is_ok() {
+                component.ready();
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = watcher.run(shutdown) => {}
+            () = ready => {}
+        }
+        Ok(())
+    });
+}

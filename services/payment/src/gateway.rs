@@ -1,7 +1,7 @@
 //! The payment gateway's client: Stripe's PaymentIntents with manual capture.
 //!
-//! Every call carries an idempotency key made of the order and the step, so a call whose answer was lost is repeated as it
-//! was and takes effect once. The gateway keeps keys for a day; nothing here may be repeated later than that.
+//! Every call carries an idempotency key made of the order and the step, so a call whose answer was lost is repeated as
+//! it was and takes effect once. The gateway keeps keys for a day; nothing here may be repeated later than that.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -96,9 +96,9 @@ pub enum Authorization {
 /// Why a call did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
-    /// Whether it took effect is unknown. Repeat the same call later, with the same arguments: the idempotency key makes
-    /// that safe. A rejected key or a wrong address is reported like this too, because it says nothing about the order:
-    /// the payment must wait until an operator has mended the settings, not fail.
+    /// Whether it took effect is unknown. Repeat the same call later, with the same arguments: the idempotency key
+    /// makes that safe. A rejected key or a wrong address is reported like this too, because it says nothing about the
+    /// order: the payment must wait until an operator has mended the settings, not fail.
     #[error("the payment gateway did not {step}: {reason}")]
     Transient {
         /// What was asked.
@@ -220,8 +220,8 @@ impl Gateway {
         self.settle(Step::Capture, order_id, intent_id, "capture", "succeeded").await
     }
 
-    /// Releases the hold. Succeeds when it was released before; a payment that was captured is refused for good and has to be
-    /// refunded.
+    /// Releases the hold. Succeeds when it was released before; a payment that was captured is refused for good and has
+    /// to be refunded.
     ///
     /// # Errors
     /// See [`GatewayError`].
@@ -242,8 +242,8 @@ impl Gateway {
         }
     }
 
-    /// Moves a payment to its `goal`. A payment that is there already is a success: the key's answer may have expired, or an
-    /// operator was faster.
+    /// Moves a payment to its `goal`. A payment that is there already is a success: the key's answer may have expired,
+    /// or an operator was faster.
     async fn settle(
         &self,
         step: Step,
@@ -406,7 +406,8 @@ mod tests {
     use super::*;
 
     fn refused(settings: GatewaySettings) -> &'static str {
-        // `new` sends nothing, so a client is all that is missing; without one the check of the settings is not reached.
+        // `new` sends nothing, so a client is all that is missing; without one the check of the settings is not
+        // reached.
         let client = millrace::http_client::http_client(Duration::from_secs(1), Duration::from_secs(1)).unwrap();
         Gateway::new(client, &settings).err().map_or("nothing", |error| error.name)
     }

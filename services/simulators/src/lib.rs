@@ -1,4 +1,5 @@
-//! Stand-ins for the outside world: a payment gateway that speaks Stripe's PaymentIntents, a mail server, an SMS provider.
+//! Stand-ins for the outside world: a payment gateway that speaks Stripe's PaymentIntents, a mail server, an SMS
+//! provider.
 //!
 //! They exist so that `cargo run` needs nothing outside the machine, and so that the hard cases (an answer that is lost
 //! after the card was charged, a provider that is down for a minute) can be produced at will and looked at afterwards.

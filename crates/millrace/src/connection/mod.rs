@@ -25,7 +25,14 @@ use tokio::time::{Instant, timeout, timeout_at};
 pub use settings::{NatsSettings, SettingsError};
 pub use state::{Denied, Operation, State};
 
+use crate::health::Component;
 use monitor::Monitor;
+
+/// Metric: connections established, reconnections included. Label `service`.
+pub const NATS_CONNECTIONS: &str = "millrace_nats_connections_total";
+/// Metric: troubles NATS reported. Labels `service` and `kind`: `publish_denied` and `subscribe_denied` (alert on them),
+/// `authorization`, `slow_consumer` (messages were dropped), `other`.
+pub const NATS_ERRORS: &str = "millrace_nats_errors_total";
 
 /// Several acknowledgements may be dropped unawaited; the client gives up on each after this time.
 const DROPPED_ACK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -208,6 +215,18 @@ impl Connection {
     }
 }
 
+/// Lets readiness follow the connection; to be given to [`Connection::open`].
+pub fn readiness(component: Component) -> impl Fn(&State) + Send + Sync + 'static {
+    move |state| match state {
+        State::Connected { .. } => component.ready(),
+        State::Disconnected { last_error: Some(error), .. } => {
+            component.not_ready(format!("NATS cannot be reached: {error}"));
+        }
+        State::Disconnected { last_error: None, .. } => component.not_ready("NATS is not connected"),
+        State::Closed => component.not_ready("the connection to NATS was closed"),
+    }
+}
+
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection").field("state", &*self.inner.monitor.state.borrow()).finish_non_exhaustive()
@@ -221,11 +240,7 @@ impl Drop for Inner {
     }
 }
 
-fn transport(
-    settings: &NatsSettings,
-    service: &str,
-    monitor: &Arc<Monitor>,
-) -> Result<ConnectOptions, SettingsError> {
+fn transport(settings: &NatsSettings, service: &str, monitor: &Arc<Monitor>) -> Result<ConnectOptions, SettingsError> {
     let (events, delays, pool) = (monitor.clone(), monitor.clone(), monitor.clone());
     let mut options = ConnectOptions::new()
         .name(service)
@@ -282,7 +297,11 @@ async fn authenticate(
     if let Some(path) = &settings.credentials_file {
         return options.credentials(&readable("nats.credentials_file", path)?).map_err(|error| {
             let problem = format!("{}: {error}", path.display());
-            SettingsError::new("nats.credentials_file", problem, "it must be a .creds file with a user JWT and its seed")
+            SettingsError::new(
+                "nats.credentials_file",
+                problem,
+                "it must be a .creds file with a user JWT and its seed",
+            )
         });
     }
     // The client ignores a login written into the address, as `nats://user:password@host`; users expect it to count.

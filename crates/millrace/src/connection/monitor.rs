@@ -13,7 +13,8 @@ use time::OffsetDateTime;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::Instant;
 
-use super::{Denied, NatsSettings, Operation, State};
+use super::{Denied, NATS_CONNECTIONS, NATS_ERRORS, NatsSettings, Operation, State};
+use crate::telemetry::metrics::NATS_CONNECTED;
 
 /// How often the client is asked, for the rare event that got lost.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -101,6 +102,9 @@ impl Monitor {
         match event {
             Event::ServerError(error) => self.on_server_error(&error),
             Event::ClientError(ClientError::Other(error)) => {
+                if is_refused_login(&error) {
+                    self.count("authorization");
+                }
                 // The error of a round without its details, which follow when the next round begins.
                 if lock(&self.last_error).is_none() {
                     self.failed(error);
@@ -171,7 +175,14 @@ impl Monitor {
 
     fn failed(&self, error: String) {
         if self.may_log(&error) {
-            tracing::warn!(error.message = error, "NATS cannot be reached; trying again until it can.");
+            if is_refused_login(&error) {
+                tracing::error!(
+                    error.message = error,
+                    "NATS refuses the login; check nats.user, nats.token, nats.nkey_seed_file or nats.credentials_file."
+                );
+            } else {
+                tracing::warn!(error.message = error, "NATS cannot be reached; trying again until it can.");
+            }
         }
         *lock(&self.last_error) = Some(error);
         self.changed.notify_one();
@@ -203,8 +214,8 @@ impl Monitor {
         if info.is_some() && !closed {
             *lock(&self.last_error) = None;
             if fresh {
-                metrics::counter!("millrace_nats_connections_total", "service" => self.service.clone())
-                    .absolute(connections);
+                metrics::counter!(NATS_CONNECTIONS, "service" => self.service.clone())
+                    .increment(connections.saturating_sub(*self.connections.borrow()));
                 // After the state, so that whoever wakes up finds it connected.
                 self.connections.send_replace(connections);
                 lock(&self.logged).clear();
@@ -215,55 +226,15 @@ impl Monitor {
 
     fn record_connected(&self) {
         let connected = matches!(*self.state.borrow(), State::Connected { .. });
-        metrics::gauge!("millrace_nats_connected", "service" => self.service.clone())
-            .set(if connected { 1.0 } else { 0.0 });
+        let value = f64::from(u8::from(connected));
+        metrics::gauge!(NATS_CONNECTED, "service" => self.service.clone()).set(value);
+        assert_eq!(denials.try_recv().unwrap().subject, "orders.created");
+        let metrics = recorder.handle().render();
+        for kind in ["publish_denied", "slow_consumer"] {
+            let line = format!(r#"millrace_nats_errors_total{{service="payment",kind="{kind}"}} 1"#);
+            assert!(metrics.contains(&line), "{metrics}");
+        }
     }
-
-    fn count(&self, kind: &'static str) {
-        metrics::counter!("millrace_nats_errors_total", "service" => self.service.clone(), "kind" => kind).increment(1);
-    }
-
-    fn may_log(&self, what: &str) -> bool {
-        let mut logged = lock(&self.logged);
-        let now = Instant::now();
-        if logged.get(what).is_some_and(|last| now.duration_since(*last) < QUIET) {
-            return false;
-        }
-        if logged.len() >= REMEMBERED {
-            logged.clear();
-        }
-        logged.insert(what.to_owned(), now);
-        true
-    }
-}
-
-fn connected_to(info: &async_nats::ServerInfo, since: OffsetDateTime) -> State {
-    State::Connected { server: info.server_name.clone(), version: info.version.clone(), since }
-}
-
-fn log_transition(from: &State, to: &State) {
-    match (from, to) {
-        (State::Disconnected { .. }, State::Connected { server, version, .. }) => {
-            tracing::info!(nats.server = server, nats.server_version = version, "Connected to NATS.");
-        }
-        (State::Connected { .. }, State::Disconnected { .. }) => {
-            tracing::warn!("The connection to NATS was lost; trying again until it is back.");
-        }
-        (State::Connected { .. } | State::Disconnected { .. }, State::Closed) => {
-            tracing::info!("The connection to NATS was closed.");
-        }
-        _ => {}
-    }
-}
-
-/// The data behind these locks is whole after any single statement, so a panic elsewhere does not spoil it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn pauses_grow_with_each_round_over_the_servers_and_never_exceed_the_maximum() {

@@ -21,7 +21,7 @@ pub fn message_id(event_id: &EventId, version: u32) -> String {
 /// All headers an event of ours carries.
 pub fn encode_headers(event: &Encoded, source: &str, time: OffsetDateTime, cause: &Cause) -> HeaderPairs {
     let mut pairs: HeaderPairs = Vec::with_capacity(13);
-    let mut push = |name: &str, value: String| pairs.push((name.to_owned(), value));
+    let mut push = |name: &str, value: String| pairs.push((name.to_owned(), on_one_line(value)));
     push("ce-specversion", "1.0".into());
     push("ce-id", event.event_id.to_string());
     push("ce-source", source.to_owned());
@@ -42,6 +42,23 @@ pub fn encode_headers(event: &Encoded, source: &str, time: OffsetDateTime, cause
     }
     push("Nats-Msg-Id", message_id(&event.event_id, event.version));
     pairs
+}
+
+/// A header ends with its line, so a value with a line break in it could never be sent. As in the CloudEvents HTTP
+/// binding, control characters travel percent-encoded.
+fn on_one_line(value: String) -> String {
+    if !value.contains(char::is_control) {
+        return value;
+    }
+    let mut encoded = String::with_capacity(value.len() + 8);
+    for c in value.chars() {
+        if c.is_control() {
+            c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| encoded.push_str(&format!("%{byte:02X}")));
+        } else {
+            encoded.push(c);
+        }
+    }
+    encoded
 }
 
 /// What is known of a message beside its headers and body.
@@ -101,4 +118,15 @@ pub fn decode_headers(headers: Option<&HeaderMap>, origin: &Origin<'_>) -> Resul
         foreign,
         id,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::on_one_line;
+
+    #[test]
+    fn no_header_value_can_break_out_of_its_line() {
+        assert_eq!(on_one_line("a\r\nNats-Msg-Id: b".into()), "a%0D%0ANats-Msg-Id: b");
+        assert_eq!(on_one_line("order 7 für %".into()), "order 7 für %");
+    }
 }

@@ -16,7 +16,9 @@ pub enum LocalError {
 
     /// Somebody else listens on a port that was asked for by number. `purpose` tells which of the server's ports it is
     /// ("client" or "monitoring"), so that the caller can name the option that moves it.
-    #[error("port {port}, wanted as the {purpose} port of {server}, is in use by another program: stop that program or choose another port")]
+    #[error(
+        "port {port}, wanted as the {purpose} port of {server}, is in use by another program: stop that program or choose another port"
+    )]
     PortTaken {
         /// The port that is in use.
         port: u16,

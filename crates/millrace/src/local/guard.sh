@@ -3,11 +3,12 @@
 # afterwards when the holder is gone ('' for none), program, its arguments.
 log=$1 signal=$2 grace=$3 leftover=$4
 shift 4
-exec 3<&0 </dev/null
-"$@" 3<&- >>"$log" 2>&1 &
+# The log is opened before the program is reported as started, so that nobody removes its folder under it.
+exec 3<&0 </dev/null 4>>"$log"
+"$@" 3<&- >&4 2>&1 4>&- &
 child=$!
 echo "$child"
-exec >/dev/null 2>&1
+exec >/dev/null 2>&1 4>&-
 
 (
     read -r _ <&3

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
 
-use super::guard::{Guarded, GuardedCommand, Signal};
+use super::guard::{Guarded, GuardedCommand};
 use super::{LocalError, logfile, port};
 
 const NAME: &str = "nats-server";
@@ -306,8 +306,8 @@ impl NatsServer {
     ///
     /// # Errors
     /// [`LocalError::NotRunning`].
-    pub fn pause(&mut self) -> Result<(), LocalError> {
-        self.child()?.signal(Signal::STOP)
+    pub async fn pause(&mut self) -> Result<(), LocalError> {
+        self.child()?.pause().await
     }
 
     /// Lets a paused server go on.
@@ -315,7 +315,7 @@ impl NatsServer {
     /// # Errors
     /// [`LocalError::NotRunning`].
     pub fn resume(&mut self) -> Result<(), LocalError> {
-        self.child()?.signal(Signal::CONT)
+        self.child()?.resume()
     }
 }
 

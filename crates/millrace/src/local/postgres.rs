@@ -315,13 +315,6 @@ impl Postgres {
         }
     }
 
-    /// Sends SIGKILL without waiting, for use where nothing can be awaited.
-    pub fn kill_now(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill_now();
-        }
-    }
-
     /// Stops the server if it runs, and starts it on the same port and data.
     ///
     /// # Errors
@@ -358,11 +351,7 @@ fn reachable(path: &Path, account: Account) -> Result<(), LocalError> {
         let mode = meta.permissions().mode();
         let enters = if meta.uid() == account.uid { mode & 0o100 } else { mode & 0o001 };
         if enters == 0 {
-            return Err(LocalError::Unreachable {
-                path: path.to_owned(),
-                closed: folder.to_owned(),
-                uid: account.uid,
-            });
+            return Err(LocalError::Unreachable { path: path.to_owned(), closed: folder.to_owned(), uid: account.uid });
         }
     }
     Ok(())

@@ -9,7 +9,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
-use super::{CORRELATION_HEADER, DEADLINE_HEADER, RETRY_AFTER_HEADER, ReplyError, RequestError, TRACEPARENT, TRACESTATE};
+use super::{
+    CORRELATION_HEADER, DEADLINE_HEADER, RETRY_AFTER_HEADER, ReplyError, RequestError, TRACEPARENT, TRACESTATE,
+};
 use crate::connection::{Connection, Denied};
 use crate::telemetry::trace::{self, TraceContext};
 

@@ -28,5 +28,10 @@ pub const RETRY_AFTER_HEADER: &str = "Millrace-Retry-After-Ms";
 /// The correlation id, under the name events carry it by.
 pub const CORRELATION_HEADER: &str = "ce-correlationid";
 
+/// Metric: requests answered. Labels `service`, `endpoint`, `code` (200 for success).
+pub const REPLIES: &str = "millrace_replies_total";
+/// Metric: seconds from a request's arrival to its answer. Labels `service`, `endpoint`.
+pub const REPLY_DURATION: &str = "millrace_reply_duration_seconds";
+
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";

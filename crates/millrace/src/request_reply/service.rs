@@ -19,7 +19,9 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::endpoint::{Handler, handler, json_handler};
-use super::{CORRELATION_HEADER, Endpoint, RETRY_AFTER_HEADER, ReplyError, Request, ServiceError};
+use super::{
+    CORRELATION_HEADER, Endpoint, REPLIES, REPLY_DURATION, RETRY_AFTER_HEADER, ReplyError, Request, ServiceError,
+};
 use crate::connection::{Closed, Connection};
 use crate::telemetry::trace;
 
@@ -235,12 +237,7 @@ impl Server {
     }
 
     /// Sends the answer and counts it; returns the code, 200 for success.
-    async fn respond(
-        &self,
-        incoming: &service::Request,
-        answer: Result<Bytes, ReplyError>,
-        received: Instant,
-    ) -> u16 {
+    async fn respond(&self, incoming: &service::Request, answer: Result<Bytes, ReplyError>, received: Instant) -> u16 {
         let mut code = answer.as_ref().err().map_or(200, |error| error.code);
         let sent = send(incoming, answer).await;
         let sent = match sent {
@@ -259,8 +256,8 @@ impl Server {
             ("endpoint", self.endpoint.subject.clone()),
             ("code", code.to_string()),
         ];
-        metrics::counter!("millrace_replies_total", &labels).increment(1);
-        metrics::histogram!("millrace_reply_duration_seconds", &labels[..2]).record(received.elapsed().as_secs_f64());
+        metrics::counter!(REPLIES, &labels).increment(1);
+        metrics::histogram!(REPLY_DURATION, &labels[..2]).record(received.elapsed().as_secs_f64());
         code
     }
 }

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, RecyclingMethod, Runtime};
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, RecyclingMethod, Runtime};
 use tokio::sync::Semaphore;
 use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
@@ -17,7 +17,8 @@ use crate::outbox::{Backlog, Row};
 pub struct DatabaseSettings {
     /// Connections for reading. SQLite reads from memory-mapped pages, PostgreSQL over the network; a few serve many.
     pub readers: usize,
-    /// How long to wait for a PostgreSQL connection.
+    /// How long to wait for a PostgreSQL connection. A statement may take [`STATEMENT_FACTOR`] times as long; then the
+    /// server is taken for dead.
     pub connect_timeout: Duration,
 }
 
@@ -27,11 +28,20 @@ impl Default for DatabaseSettings {
     }
 }
 
+/// How many times `connect_timeout` a statement may take. Far longer than any of ours needs, short enough that a server
+/// which died without a word does not hold up a service for the two hours that TCP allows it.
+pub const STATEMENT_FACTOR: u32 = 5;
+/// A silent connection is asked for a sign of life after this time, and this often, before it counts as dead.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(3);
+const KEEPALIVES: u32 = 3;
+
 /// A service's database: migrated, ready for a [`Writer`](super::Writer) and for reads.
 #[derive(Clone)]
 pub struct Database {
     service: String,
     pool: Pool,
+    statement_limit: Duration,
 }
 
 /// The connections of one of the two backends.
@@ -64,6 +74,7 @@ impl Database {
                 let mut config: tokio_postgres::Config =
                     url.parse().map_err(|e| StoreError::Failed(format!("the database URL is not usable: {e}")))?;
                 config.connect_timeout(settings.connect_timeout).application_name(format!("millrace-{service}"));
+                notice_dead_servers(&mut config, settings);
                 let mut pause = Duration::from_millis(100);
                 loop {
                     match create_and_migrate(&config, migrations).await {
@@ -82,7 +93,22 @@ impl Database {
             }
         };
         info!(service, database = %url, "the database is open");
-        Ok(Self { service: service.to_owned(), pool })
+        let statement_limit = settings.connect_timeout * STATEMENT_FACTOR;
+        Ok(Self { service: service.to_owned(), pool, statement_limit })
+    }
+
+    /// Whether a PostgreSQL server answers at a URL, without creating or changing anything. A database that does not exist
+    /// yet is no error: the first start creates it. Always true for SQLite.
+    pub async fn probe(url: &DatabaseUrl, patience: Duration) -> Result<(), StoreError> {
+        let DatabaseUrl::Postgres(url) = url else { return Ok(()) };
+        let mut config: tokio_postgres::Config =
+            url.parse().map_err(|e| StoreError::Failed(format!("the database URL is not usable: {e}")))?;
+        config.connect_timeout(patience);
+        match connect(&config).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.code() == Some(&SqlState::INVALID_CATALOG_NAME) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub fn service(&self) -> &str {
@@ -91,6 +117,11 @@ impl Database {
 
     pub fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// How long a statement may take before the server is taken for dead.
+    pub(super) fn statement_limit(&self) -> Duration {
+        self.statement_limit
     }
 
     /// Unpublished outbox rows behind `after_id` that were committed no later than `created_before_ms`, in commit order.
@@ -111,20 +142,40 @@ impl Database {
         }
     }
 
-    /// Whether the database answers.
+    /// Whether the database answers in time.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        match &self.pool {
-            Pool::Sqlite(pool) => pool.read(|db| Ok(db.query_row("select 1", [], |_| Ok(()))?)).await,
-            Pool::Postgres(pool) => Ok(pool.get().await?.batch_execute("select 1").await?),
-        }
+        let asked = async {
+            match &self.pool {
+                Pool::Sqlite(pool) => pool.read(|db| Ok(db.query_row("select 1", [], |_| Ok(()))?)).await,
+                Pool::Postgres(pool) => Ok(pool.get().await?.batch_execute("select 1").await?),
+            }
+        };
+        let silent = StoreError::Unavailable(format!("no answer within {:?}", self.statement_limit));
+        tokio::time::timeout(self.statement_limit, asked).await.unwrap_or(Err(silent))
+    }
+}
+
+/// A server that loses its power says nothing; without these the connection would look alive for hours.
+fn notice_dead_servers(config: &mut tokio_postgres::Config, settings: &DatabaseSettings) {
+    config.keepalives_idle(KEEPALIVE_IDLE).keepalives_interval(KEEPALIVE_EVERY).keepalives_retries(KEEPALIVES);
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(settings.connect_timeout * STATEMENT_FACTOR);
     }
 }
 
 fn postgres_pool(config: tokio_postgres::Config, settings: &DatabaseSettings) -> Result<deadpool_postgres::Pool, StoreError> {
     let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    let limit_ms = (settings.connect_timeout * STATEMENT_FACTOR).as_millis();
+    // The server's side of the same limit: a statement nobody waits for any more must not go on, and the row locks of an
+    // instance that died within a transaction must not hold up the others.
+    let limits = format!("set statement_timeout = {limit_ms}; set idle_in_transaction_session_timeout = {limit_ms}");
     deadpool_postgres::Pool::builder(manager)
+        .post_create(Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
+            let limits = limits.clone();
+            Box::pin(async move { client.batch_execute(&limits).await.map_err(HookError::Backend) })
+        }))
         // One more for the writer.
-        .max_size(settings.readers + 1)
+        .max_size(settings.readers.max(1) + 1)
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(settings.connect_timeout))
         .create_timeout(Some(settings.connect_timeout))
@@ -176,7 +227,7 @@ pub struct SqlitePool {
 
 impl SqlitePool {
     fn new(path: PathBuf, readers: usize) -> Self {
-        Self { path: Arc::new(path), idle: Arc::default(), permits: Arc::new(Semaphore::new(readers)) }
+        Self { path: Arc::new(path), idle: Arc::default(), permits: Arc::new(Semaphore::new(readers.max(1))) }
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -52,6 +52,12 @@ pub(super) async fn postgres(db: &mut tokio_postgres::Client, service: &[Migrati
         Ok(_) => runner("millrace_service_history", service, |m| m.postgres)?.run_async(db).await,
         failed => failed,
     };
+    if let Err(reason) = &result
+        && db.is_closed()
+    {
+        // The server went away in the middle of it; each step is a transaction, so it can be tried again.
+        return Err(StoreError::Unavailable(format!("migration: {reason}")));
+    }
     db.execute("select pg_advisory_unlock($1)", &[&ADVISORY_LOCK]).await?;
     result.map(|_| ()).map_err(failed)
 }

@@ -5,12 +5,14 @@
 //! ("group commit": an fsync is shared by all that waited for it). An intent that fails is tried again alone, so it
 //! cannot take others with it. Nothing is published that was not committed first.
 //!
-//! Both backends run the same loop (`writer.rs`); they differ only in [`SqliteModel`] and [`PostgresModel`].
+//! Both backends run the same loop (`commit.rs`); they differ only in [`SqliteModel`] and [`PostgresModel`].
 
+mod commit;
 mod database;
 mod migrate;
 mod outbound;
 mod postgres;
+mod session;
 mod sqlite;
 mod table;
 mod url;
@@ -107,6 +109,9 @@ impl From<tokio_postgres::Error> for StoreError {
 
 impl From<deadpool_postgres::PoolError> for StoreError {
     fn from(error: deadpool_postgres::PoolError) -> Self {
-        Self::Unavailable(error.to_string())
+        match error {
+            deadpool_postgres::PoolError::Backend(error) => Self::Unavailable(postgres::full_text(&error)),
+            other => Self::Unavailable(other.to_string()),
+        }
     }
 }

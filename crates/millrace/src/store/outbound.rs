@@ -11,19 +11,25 @@ pub struct Outbound {
     cause: Cause,
     now: OffsetDateTime,
     rows: Vec<NewRow>,
+    unwritable: Option<String>,
 }
 
 impl Outbound {
     pub(super) fn new(source: &str, retired: &Retired, now: OffsetDateTime) -> Self {
-        Self { source: source.to_owned(), retired: retired.clone(), cause: Cause::default(), now, rows: Vec::new() }
+        Self { source: source.to_owned(), retired: retired.clone(), cause: Cause::default(), now, rows: Vec::new(), unwritable: None }
     }
 
     pub(super) fn because_of(&mut self, cause: &Cause) {
         self.cause = cause.clone();
     }
 
-    pub(super) fn into_rows(self) -> Vec<NewRow> {
-        self.rows
+    /// The rows to be stored, or why one of the events cannot be written. Then nothing may be committed: the state
+    /// would have changed and nobody would hear of it.
+    pub(super) fn into_rows(self) -> Result<Vec<NewRow>, String> {
+        match self.unwritable {
+            None => Ok(self.rows),
+            Some(reason) => Err(reason),
+        }
     }
 
     /// Publishes `event` under a new id once the intent is committed. Returns the id.
@@ -41,10 +47,11 @@ impl Outbound {
 
     /// As [`publish_as`](Self::publish_as), leaving out versions that somebody else has published.
     pub fn publish_versions<E: Event>(&mut self, id: &EventId, event: &E, except: &[u32]) {
-        // Serializing our own types fails only on a map with non-text keys, which no contract has (tests hold that).
-        let versions = encode(event, id, &self.retired).unwrap_or_default();
-        for encoded in versions.into_iter().filter(|e| !except.contains(&e.version)) {
-            self.push(encoded);
+        match encode(event, id, &self.retired) {
+            Ok(versions) => {
+                versions.into_iter().filter(|e| !except.contains(&e.version)).for_each(|encoded| self.push(encoded));
+            }
+            Err(reason) => self.unwritable = Some(format!("{} cannot be written as JSON: {reason}", E::TYPE)),
         }
     }
 

@@ -6,7 +6,7 @@ use deadpool_postgres::{Client, Pool};
 use tokio_postgres::error::SqlState;
 
 use super::sqlite::{decode_headers, encode_headers};
-use super::writer::{Session, SessionError};
+use super::session::{Prune, Pruned, Session, SessionError};
 use super::{PostgresModel, StoreError};
 use crate::inbox::Mark;
 use crate::outbox::{Backlog, Confirmation, NewRow, Row};
@@ -25,10 +25,24 @@ pub(super) fn full_text(error: &tokio_postgres::Error) -> String {
 /// Whether the connection or the server is gone, as opposed to a statement that was refused.
 pub(super) fn is_connection_loss(error: &tokio_postgres::Error) -> bool {
     match error.code() {
-        // Class 08: connection; 53: out of resources; 57P: shutting down or starting up; 58: system error.
-        Some(code) => ["08", "53", "57P", "58"].iter().any(|class| code.code().starts_with(class)),
-        None => true,
+        // Class 08: connection; 53: out of resources; 57: shutting down, starting up, or a statement that took too long;
+        // 58: system error; 25006: a standby; 25P03: the session idled in a transaction.
+        Some(code) => ["08", "53", "57", "58", "25006", "25P03"].iter().any(|class| code.code().starts_with(class)),
+        // Without a code it is the driver's. One that could not read a value has a connection all the same, and trying
+        // that again for ever would hold up everybody else.
+        None => error.is_closed() || is_io(error),
     }
+}
+
+fn is_io(error: &tokio_postgres::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    // Neither a time-out of the driver nor a failed attempt to connect always has a source.
+    let mut found = matches!(error.to_string().as_str(), "timeout waiting for server" | "error connecting to server");
+    while let Some(inner) = source {
+        found |= inner.is::<std::io::Error>();
+        source = inner.source();
+    }
+    found
 }
 
 impl From<tokio_postgres::Error> for SessionError {
@@ -67,7 +81,7 @@ impl<M: PostgresModel> Session<M> for PostgresSession {
     async fn begin(&mut self) -> Result<(), SessionError> {
         if self.client.as_ref().is_none_or(|client| client.is_closed()) {
             self.client = None;
-            self.client = Some(self.pool.get().await.map_err(|e| SessionError::Lost(e.to_string()))?);
+            self.client = Some(self.pool.get().await.map_err(|e| SessionError::Lost(StoreError::from(e).to_string()))?);
         }
         Ok(self.client()?.batch_execute("begin").await?)
     }
@@ -151,20 +165,28 @@ impl<M: PostgresModel> Session<M> for PostgresSession {
         Ok(())
     }
 
-    async fn prune(&mut self, published_before_ms: i64, handled_before_ms: i64, limit: i64) -> Result<(), SessionError> {
+    async fn prune(&mut self, what: Prune) -> Result<Pruned, SessionError> {
         let client = self.client()?;
-        let outbox = client
+        let page = client
             .prepare_cached(
-                "delete from outbox where id in (select id from outbox where created_at < $1 order by id limit $2)
-                 and published_at < $1",
+                "select max(id), max(created_at), count(*)
+                 from (select id, created_at from outbox where id > $1 order by id limit $2) as page",
             )
             .await?;
-        client.execute(&outbox, &[&published_before_ms, &limit]).await?;
+        let page = client.query_one(&page, &[&what.after_id, &what.limit]).await?;
+        let (last_id, last_created_ms, rows): (Option<i64>, Option<i64>, i64) =
+            (page.try_get(0)?, page.try_get(1)?, page.try_get(2)?);
+        let outbox =
+            client.prepare_cached("delete from outbox where id > $1 and id <= $2 and published_at < $3").await?;
+        client.execute(&outbox, &[&what.after_id, &last_id, &what.published_before_ms]).await?;
         let inbox = client
-            .prepare_cached("delete from inbox where id in (select id from inbox order by id limit $2) and handled_at < $1")
+            .prepare_cached("delete from inbox where id in (select id from inbox order by id limit $1) and handled_at < $2")
             .await?;
-        client.execute(&inbox, &[&handled_before_ms, &limit]).await?;
-        Ok(())
+        let forgotten = client.execute(&inbox, &[&what.limit, &what.handled_before_ms]).await?;
+        Ok(Pruned {
+            outbox_at: what.after_page(last_id, last_created_ms, rows),
+            more_in_inbox: forgotten as i64 >= what.limit,
+        })
     }
 
     async fn commit(&mut self) -> Result<(), SessionError> {
@@ -176,6 +198,13 @@ impl<M: PostgresModel> Session<M> for PostgresSession {
             && client.batch_execute("rollback").await.is_ok()
         {
             self.client = Some(client);
+        }
+    }
+
+    fn abandon(&mut self) {
+        // Not back into the pool: it may be half open, or lead to a server that has become a standby.
+        if let Some(client) = self.client.take() {
+            drop(Client::take(client));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::writer::{Session, SessionError};
+use super::session::{Prune, Pruned, Session, SessionError};
 use super::{SqliteModel, StoreError};
 use crate::inbox::Mark;
 use crate::outbox::{Backlog, Confirmation, NewRow, Row};
@@ -112,18 +112,26 @@ impl<M: SqliteModel> Session<M> for SqliteSession {
         Ok(())
     }
 
-    async fn prune(&mut self, published_before_ms: i64, handled_before_ms: i64, limit: i64) -> Result<(), SessionError> {
+    async fn prune(&mut self, what: Prune) -> Result<Pruned, SessionError> {
         // Ids ascend with time, so the oldest rows are found without an index of their own.
-        self.db
+        let (last_id, last_created_ms, rows) = self
+            .db
             .prepare_cached(
-                "delete from outbox where id in (select id from outbox where created_at < ?1 order by id limit ?2)
-                 and published_at < ?1",
+                "select max(id), max(created_at), count(*)
+                 from (select id, created_at from outbox where id > ? order by id limit ?)",
             )?
-            .execute(params![published_before_ms, limit])?;
+            .query_row(params![what.after_id, what.limit], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         self.db
-            .prepare_cached("delete from inbox where id in (select id from inbox order by id limit ?2) and handled_at < ?1")?
-            .execute(params![handled_before_ms, limit])?;
-        Ok(())
+            .prepare_cached("delete from outbox where id > ? and id <= ? and published_at < ?")?
+            .execute(params![what.after_id, last_id, what.published_before_ms])?;
+        let forgotten = self
+            .db
+            .prepare_cached("delete from inbox where id in (select id from inbox order by id limit ?) and handled_at < ?")?
+            .execute(params![what.limit, what.handled_before_ms])?;
+        Ok(Pruned {
+            outbox_at: what.after_page(last_id, last_created_ms, rows),
+            more_in_inbox: forgotten as i64 >= what.limit,
+        })
     }
 
     async fn commit(&mut self) -> Result<(), SessionError> {

@@ -31,11 +31,11 @@ pub fn trace_layer<S>() -> impl Layer<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    TraceLayer::new(None, 1.0)
+    TraceLayer::filtered(None, 1.0)
 }
 
 impl TraceLayer {
-    pub(super) fn new<S>(exporter: Option<Arc<Exporter>>, sample_ratio: f64) -> impl Layer<S>
+    pub(super) fn filtered<S>(exporter: Option<Arc<Exporter>>, sample_ratio: f64) -> impl Layer<S>
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
@@ -46,9 +46,11 @@ impl TraceLayer {
 
 /// Spans that matter to a trace; warnings and errors too where they end up in an exported span.
 fn filter(exporting: bool) -> FilterFn<impl Fn(&Metadata<'_>) -> bool> {
-    filter_fn(move |meta| {
-        if meta.is_span() { *meta.level() <= Level::INFO } else { exporting && *meta.level() <= Level::WARN }
-    })
+    filter_fn(
+        move |meta| {
+            if meta.is_span() { *meta.level() <= Level::INFO } else { exporting && *meta.level() <= Level::WARN }
+        },
+    )
     .with_max_level_hint(LevelFilter::INFO)
 }
 
@@ -198,6 +200,18 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             let _span = info_span!("handle").entered();
             assert!(TraceContext::current().is_some());
+        });
+    }
+
+    #[test]
+    fn a_service_span_labels_lines_but_is_no_trace() {
+        traced(|| {
+            let service = crate::telemetry::service_span("order").entered();
+            assert_eq!(TraceContext::current(), None);
+            let one = info_span!("sweep").in_scope(TraceContext::current).unwrap();
+            let other = info_span!("sweep").in_scope(TraceContext::current).unwrap();
+            assert_ne!(one.trace_id(), other.trace_id());
+            drop(service);
         });
     }
 

@@ -13,7 +13,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use super::LogFormat;
-use super::span_state::{CORRELATION_ID, Fields, SpanState, Value};
+use super::span_state::{CORRELATION_ID, Fields, LABEL, SpanState, Value};
 use super::trace;
 
 /// Where lines go.
@@ -109,7 +109,8 @@ impl Line {
             self.take_fields(fields);
         }
         let inner = state.lock();
-        self.trace = Some((format!("{:032x}", inner.ids.trace_id), format!("{:016x}", inner.ids.span_id)));
+        self.trace =
+            (!state.label).then(|| (format!("{:032x}", inner.ids.trace_id), format!("{:016x}", inner.ids.span_id)));
         self.correlation_id = inner.correlation_id.clone();
     }
 
@@ -119,7 +120,7 @@ impl Line {
                 ("message", Value::Text(text)) => self.message = text,
                 ("service", Value::Text(text)) => self.service = text,
                 (CORRELATION_ID, Value::Text(text)) => self.correlation_id = Some(text.into()),
-                (name, _) if name.starts_with("otel.") => {}
+                (name, _) if name.starts_with("otel.") || name == LABEL => {}
                 (name, value) => self.fields.set(name, value),
             }
         }
@@ -284,8 +285,22 @@ mod tests {
             info!(detail = "two\nlines", plain = "word", "Stock was held.\nINFO forged");
         });
         assert_eq!(text.lines().count(), 1, "{text}");
-        assert!(text.contains("INFO inventory: Stock was held.\\nINFO forged detail=\"two\\nlines\" plain=word"), "{text}");
+        assert!(
+            text.contains("INFO inventory: Stock was held.\\nINFO forged detail=\"two\\nlines\" plain=word"),
+            "{text}"
+        );
         assert!(text.contains(" correlation_id=c-1 trace_id="), "{text}");
+    }
+
+    #[test]
+    fn a_service_span_names_the_service_of_lines_inside() {
+        let text = lines(LogFormat::Json, || {
+            let _service = crate::telemetry::service_span("inventory").entered();
+            info!("The service started.");
+        });
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(line["service"], "inventory");
+        assert!(line.get("trace_id").is_none() && line.get("trace.label").is_none(), "{text}");
     }
 
     #[test]

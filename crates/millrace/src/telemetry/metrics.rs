@@ -44,8 +44,7 @@ pub const NATS_CONNECTED: &str = "millrace_nats_connected";
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Bounds in seconds for what should take milliseconds.
-const SHORT: &[f64] =
-    &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const SHORT: &[f64] = &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// Bounds in seconds for what spans retries and outages.
 const LONG: &[f64] =
     &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0];
@@ -125,6 +124,9 @@ mod tests {
         assert!(text.contains("# HELP millrace_published_total Events the broker has confirmed."), "{text}");
         assert!(text.contains("millrace_published_total{service=\"metrics-test\",subject=\"a.b\"} 3"), "{text}");
         assert!(text.contains("# TYPE millrace_http_request_duration_seconds histogram"), "{text}");
-        assert!(text.contains("millrace_http_request_duration_seconds_bucket{service=\"metrics-test\",le=\"0.005\"} 1"), "{text}");
+        assert!(
+            text.contains("millrace_http_request_duration_seconds_bucket{service=\"metrics-test\",le=\"0.005\"} 1"),
+            "{text}"
+        );
     }
 }

@@ -134,6 +134,12 @@ pub fn init(settings: &Settings) -> Result<Guard, TelemetryError> {
     Ok(Guard { exporter: exporter.filter(|_| ours) })
 }
 
+/// A span to run a whole service in, so that its log lines carry its name where several share a process. It belongs to no
+/// trace: each request and each message inside starts or continues its own.
+pub fn service_span(service: &str) -> tracing::Span {
+    tracing::info_span!("service", service, trace.label = true)
+}
+
 fn subscriber(
     settings: &Settings,
 ) -> Result<(impl tracing::Subscriber + Send + Sync + use<>, Option<Arc<Exporter>>), TelemetryError> {
@@ -146,7 +152,7 @@ fn subscriber(
     };
     let log = LogLayer { service_name: settings.service_name.as_str().into(), outputs };
     let subscriber = Registry::default()
-        .with(TraceLayer::new(exporter.clone(), settings.otlp_sample_ratio))
+        .with(TraceLayer::filtered(exporter.clone(), settings.otlp_sample_ratio))
         .with(log.with_filter(filter));
     Ok((subscriber, exporter))
 }

@@ -11,9 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use opentelemetry::trace::{
-    Event, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
-};
+use opentelemetry::trace::{Event, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
@@ -153,8 +151,10 @@ impl CollectorClient {
     fn new(endpoint: &str) -> Result<Self, TelemetryError> {
         let endpoint = crate::config::mask_url(endpoint);
         let refused = |reason: String| TelemetryError::Otlp { endpoint: endpoint.clone(), reason };
-        let client = crate::http_client::http_client(EXPORT_TIMEOUT, CONNECT_TIMEOUT).map_err(|e| refused(e.to_string()))?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| refused(e.to_string()))?;
+        let client =
+            crate::http_client::http_client(EXPORT_TIMEOUT, CONNECT_TIMEOUT).map_err(|e| refused(e.to_string()))?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| refused(e.to_string()))?;
         Ok(Self { client, runtime: Some(runtime), endpoint, failing: Arc::default() })
     }
 

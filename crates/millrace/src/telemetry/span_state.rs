@@ -11,6 +11,8 @@ use super::trace::{Ids, TraceContext};
 
 /// The field of a span that holds its correlation id.
 pub(super) const CORRELATION_ID: &str = "correlation_id";
+/// The field that makes a span a mere label, see [`super::service_span`].
+pub(super) const LABEL: &str = "trace.label";
 /// More fields on one span or event are dropped: a bound on memory, far above what a person reads.
 const FIELDS_MAX: usize = 64;
 /// Longer texts are cut.
@@ -20,6 +22,8 @@ const TEXT_MAX_BYTES: usize = 8 * 1024;
 pub(super) struct SpanState {
     pub(super) name: &'static str,
     pub(super) parent: Option<Arc<SpanState>>,
+    /// Lends its fields to log lines, but belongs to no trace: what happens inside starts traces of its own.
+    pub(super) label: bool,
     inner: Mutex<Inner>,
 }
 
@@ -51,7 +55,8 @@ impl SpanState {
         sample_ratio: f64,
         export: bool,
     ) -> Self {
-        let (ids, parent_span_id, tracestate, inherited) = match &parent {
+        let label = fields.get(LABEL) == Some(&Value::Bool(true));
+        let (ids, parent_span_id, tracestate, inherited) = match parent.as_ref().filter(|parent| !parent.label) {
             None => (Ids::root(sample_ratio), 0, None, None),
             Some(parent) => {
                 let parent = parent.lock();
@@ -59,12 +64,11 @@ impl SpanState {
             }
         };
         let correlation_id = fields.text(CORRELATION_ID).map(Arc::from).or(inherited);
-        let recording = export.then(|| {
-            Box::new(Recording { started: SystemTime::now(), events: Vec::new(), failed: false })
-        });
+        let recording = (export && !label)
+            .then(|| Box::new(Recording { started: SystemTime::now(), events: Vec::new(), failed: false }));
         let inner =
             Inner { ids, parent_span_id, parent_is_remote: false, tracestate, correlation_id, fields, recording };
-        Self { name, parent, inner: Mutex::new(inner) }
+        Self { name, parent, label, inner: Mutex::new(inner) }
     }
 
     /// Nothing that is done under this lock can panic half-way, so a poisoned one is still sound.
@@ -88,9 +92,10 @@ impl SpanState {
         }
     }
 
-    pub(super) fn context(&self) -> TraceContext {
+    pub(super) fn context(&self) -> Option<TraceContext> {
         let inner = self.lock();
-        TraceContext { traceparent: inner.ids.traceparent(), tracestate: inner.tracestate.as_deref().map(str::to_owned) }
+        let tracestate = inner.tracestate.as_deref().map(str::to_owned);
+        (!self.label).then(|| TraceContext { traceparent: inner.ids.traceparent(), tracestate })
     }
 
     pub(super) fn correlation_id(&self) -> Option<Arc<str>> {

@@ -69,8 +69,8 @@ fn wrong_settings_are_named_with_what_would_be_right() {
 
 #[test]
 fn lines_are_appended_to_the_log_file_whose_folder_is_made() {
-    let folder = std::env::temp_dir().join(format!("millrace-log-{}", uuid::Uuid::now_v7()));
-    let path = folder.join("deep/service.log");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("deep/service.log");
     let settings = Settings {
         log_to: LogTarget::None,
         log_file: Some(path.clone()),
@@ -83,7 +83,6 @@ fn lines_are_appended_to_the_log_file_whose_folder_is_made() {
     }
     let text = std::fs::read_to_string(&path).unwrap();
     assert_eq!(text.lines().count(), 2, "{text}");
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

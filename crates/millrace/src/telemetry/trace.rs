@@ -30,12 +30,12 @@ pub struct TraceContext {
 impl TraceContext {
     /// Of the span that is entered on this thread. `None` outside of all spans.
     pub fn current() -> Option<Self> {
-        with_current(|state| state.context())
+        with_current(|state| state.context()).flatten()
     }
 
     /// Of a given span, entered or not. `None` for a span that is disabled or not seen by [`super::layer::TraceLayer`].
     pub fn of(span: &tracing::Span) -> Option<Self> {
-        state_of(span).map(|state| state.context())
+        state_of(span).and_then(|state| state.context())
     }
 
     /// Reads the headers `traceparent` and `tracestate`. `None` when the first does not follow the specification, which
@@ -108,7 +108,8 @@ pub(super) fn exit(span: u64) {
 
 pub(super) fn with_current<T>(read: impl FnOnce(&Arc<SpanState>) -> T) -> Option<T> {
     // Cloned first, so that `read` may log.
-    let state = ENTERED.try_with(|entered| entered.borrow().last().map(|(_, state)| Arc::clone(state))).ok().flatten()?;
+    let state =
+        ENTERED.try_with(|entered| entered.borrow().last().map(|(_, state)| Arc::clone(state))).ok().flatten()?;
     Some(read(&state))
 }
 

@@ -3,12 +3,12 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use super::TopologyError;
 use super::api::{Api, Written};
 use super::compare::{self, Config, Difference};
 use super::plan::{Change, Entry, Kind, Plan};
 use super::spec::Topology;
 use super::subjects::overlap;
-use super::TopologyError;
 use crate::connection::Connection;
 
 /// Rounds of read, compare and write before one thing is given up as contended.
@@ -112,8 +112,14 @@ struct Thing {
 enum Found {
     Nothing,
     /// Nothing, but another stream keeps one of its subjects.
-    Taken { subject: String, by: String },
-    Live { config: Config, differences: Vec<Difference> },
+    Taken {
+        subject: String,
+        by: String,
+    },
+    Live {
+        config: Config,
+        differences: Vec<Difference>,
+    },
 }
 
 /// In the order of creation: consumers need their streams.

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::TopologyError;
 use super::apply::{Scope, apply_within, plan};
 use super::plan::Entry;
 use super::spec::Topology;
-use super::TopologyError;
 use crate::connection::Connection;
 
 /// Bounds of the random pause between two attempts: a server that is about to answer is found quickly, and one that is
@@ -65,11 +65,7 @@ pub async fn ensure(
     }
 }
 
-async fn attempt(
-    connection: &Connection,
-    topology: &Topology,
-    auto_apply: bool,
-) -> Result<Vec<Entry>, TopologyError> {
+async fn attempt(connection: &Connection, topology: &Topology, auto_apply: bool) -> Result<Vec<Entry>, TopologyError> {
     if auto_apply {
         apply_within(connection, topology, Scope::Needed).await?;
     }

@@ -39,7 +39,7 @@ pub enum TopologyError {
         request: String,
     },
     /// The server said no.
-    #[error("the server refused {request}: {description} (code {code})")]
+    #[error("the server refused {request}: {description} (code {code}){}", remedy(*.code))]
     Refused {
         /// The request, such as `STREAM.CREATE.ORDERS`.
         request: String,
@@ -72,13 +72,24 @@ impl TopologyError {
     /// Whether the same call may succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unanswered { .. } | Self::NoJetStream { .. } | Self::StreamMissing { .. } | Self::Contended { .. } => {
-                true
-            }
+            Self::Unanswered { .. }
+            | Self::NoJetStream { .. }
+            | Self::StreamMissing { .. }
+            | Self::Contended { .. } => true,
             // A cluster that is still forming: incomplete, no peers, unassigned, unavailable, not leader.
             Self::Refused { code, .. } => matches!(code, 10_004 | 10_005 | 10_007 | 10_008 | 10_009),
             _ => false,
         }
+    }
+}
+
+/// What to do about the refusals operators meet.
+fn remedy(code: u64) -> &'static str {
+    match code {
+        10_074 => "; a single server keeps one copy, so declare 1 replica or run a cluster",
+        10_002 | 10_023 | 10_047 => "; give JetStream more room (max_file_store), or declare smaller limits",
+        10_039 => "; enable JetStream for the account of this user",
+        _ => "",
     }
 }
 

@@ -121,8 +121,7 @@ impl Entry {
     fn line(&self, width: usize) -> String {
         let (sign, what) = self.sign_and_change();
         let kind = self.kind.to_string();
-        let promise =
-            self.breaks_promise.as_ref().map_or(String::new(), |why| format!("  BREAKS THE PROMISE: {why}"));
+        let promise = self.breaks_promise.as_ref().map_or(String::new(), |why| format!("  BREAKS THE PROMISE: {why}"));
         format!("{sign} {kind:<8} {name:<width$}  {what}{promise}", name = self.name)
     }
 

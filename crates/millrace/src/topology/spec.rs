@@ -309,7 +309,8 @@ impl Topology {
         let mut seen = BTreeSet::new();
         for stream in &self.streams {
             let what = format!("stream {}", stream.name);
-            let wrong = |field, problem: &str| Err(SpecError { what: what.clone(), field, problem: problem.to_owned() });
+            let wrong =
+                |field, problem: &str| Err(SpecError { what: what.clone(), field, problem: problem.to_owned() });
             name(&what, "name", &stream.name)?;
             if !seen.insert(stream.name.clone()) {
                 return wrong("name", "it is declared twice");
@@ -338,7 +339,8 @@ impl Topology {
             let what = format!("consumer {}/{}", consumer.stream, consumer.durable);
             name(&what, "stream", &consumer.stream)?;
             name(&what, "durable", &consumer.durable)?;
-            let wrong = |field, problem: &str| Err(SpecError { what: what.clone(), field, problem: problem.to_owned() });
+            let wrong =
+                |field, problem: &str| Err(SpecError { what: what.clone(), field, problem: problem.to_owned() });
             if !seen.insert(what.clone()) {
                 return wrong("durable", "it is declared twice");
             }
@@ -356,7 +358,8 @@ impl Topology {
             let what = format!("bucket {}", bucket.name);
             name(&what, "name", &bucket.name)?;
             replicas(&what, bucket.replicas)?;
-            let wrong = |field, problem: &str| Err(SpecError { what: what.clone(), field, problem: problem.to_owned() });
+            let wrong =
+                |field, problem: &str| Err(SpecError { what: what.clone(), field, problem: problem.to_owned() });
             if !seen.insert(what.clone()) {
                 return wrong("name", "it is declared twice");
             }
@@ -448,10 +451,8 @@ mod tests {
             streams: vec![StreamSpec::new("A", ["a.>"]), StreamSpec::new("B", ["a.b"])],
             ..Topology::default()
         };
-        let history = Topology {
-            buckets: vec![BucketSpec { history: 65, ..BucketSpec::new("b") }],
-            ..Topology::default()
-        };
+        let history =
+            Topology { buckets: vec![BucketSpec { history: 65, ..BucketSpec::new("b") }], ..Topology::default() };
         for (topology, field) in [
             (stream(|s| s.name = "a.b".into()), "name"),
             (stream(|s| s.subjects.clear()), "subjects"),

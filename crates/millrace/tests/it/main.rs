@@ -1,5 +1,7 @@
 //! The toolkit against real servers.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails must fail its test")]
+
 mod support;
 
 mod connection;

@@ -1,97 +1,69 @@
-//! A real nats-server for one test, and waiting with a deadline.
+//! What the tests of connection, topology and request/reply share.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use millrace::connection::{Connection, NatsSettings, State};
-use tempfile::TempDir;
+use testkit::TestNats;
 
+/// Longer than anything here takes, so that only a defect runs into it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A nats-server with JetStream that can be stopped and started again on the same port and store.
-pub(crate) struct Server {
-    pub(crate) port: u16,
-    folder: TempDir,
-    config: Option<PathBuf>,
-    child: Option<Child>,
+/// Gives every span a place in a trace. For the whole process, as a subscriber of one thread misses callsites that other
+/// threads came by first.
+pub(crate) fn traced() {
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    let subscriber = tracing_subscriber::registry().with(millrace::telemetry::layer::trace_layer());
+    // The second caller finds it done.
+    tracing::subscriber::set_global_default(subscriber).ok();
 }
 
-impl Server {
-    pub(crate) fn start() -> Self {
-        let mut server = Self::prepare("");
-        server.resume();
-        server
-    }
-
-    pub(crate) fn with_config(config: &str) -> Self {
-        let mut server = Self::prepare(config);
-        server.resume();
-        server
-    }
-
-    /// Reserves a port without starting anything yet.
-    pub(crate) fn prepare(config: &str) -> Self {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let folder = tempfile::tempdir().unwrap();
-        let config = (!config.is_empty()).then(|| {
-            let path = folder.path().join("nats.conf");
-            std::fs::write(&path, config).unwrap();
-            path
-        });
-        Self { port, folder, config, child: None }
-    }
-
-    pub(crate) fn resume(&mut self) {
-        let mut command = Command::new("nats-server");
-        command.args(["-a", "127.0.0.1", "-js", "-p", &self.port.to_string(), "-sd"]).arg(self.folder.path());
-        if let Some(config) = &self.config {
-            command.arg("-c").arg(config);
-        }
-        self.child = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-        let deadline = std::time::Instant::now() + PATIENCE;
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
-            assert!(std::time::Instant::now() < deadline, "nats-server did not open its port");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    pub(crate) fn stop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-
-    pub(crate) fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
-    }
-
-    pub(crate) fn settings(&self) -> NatsSettings {
-        NatsSettings { url: self.url(), reconnect_base_ms: 10, reconnect_max_ms: 100, ..NatsSettings::default() }
-    }
-
-    pub(crate) async fn connect(&self) -> Connection {
-        let connection = open(&self.settings()).await;
-        within(connection.connected()).await.unwrap();
-        connection
-    }
+/// A server with more in its configuration.
+pub(crate) async fn configured(config: &str) -> TestNats {
+    testkit::nats_with(|server| server.extra_config(config)).await
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop();
-    }
+/// A server that is not running yet, on a port that nobody else uses.
+pub(crate) async fn stopped() -> TestNats {
+    let mut server = testkit::nats().await;
+    server.kill().await;
+    server
+}
+
+/// For this server, with pauses short enough for a test.
+pub(crate) fn settings(server: &TestNats) -> NatsSettings {
+    NatsSettings { url: server.url(), reconnect_base_ms: 10, reconnect_max_ms: 100, ..NatsSettings::default() }
+}
+
+/// For this server, as a certain user.
+pub(crate) fn login(server: &TestNats, user: &str, password: &str) -> NatsSettings {
+    NatsSettings { user: Some(user.into()), password: Some(password.into()), ..settings(server) }
 }
 
 pub(crate) async fn open(settings: &NatsSettings) -> Connection {
     Connection::open(settings, "test", |_| {}).await.unwrap()
 }
 
+pub(crate) async fn connect(server: &TestNats) -> Connection {
+    connect_with(&settings(server)).await
+}
+
+pub(crate) async fn connect_with(settings: &NatsSettings) -> Connection {
+    let connection = open(settings).await;
+    within(connection.connected()).await.unwrap();
+    connection
+}
+
 /// The result of `work`, which must come in time.
-pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, work).await.expect("it took too long")
+#[track_caller]
+pub(crate) fn within<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    let caller = std::panic::Location::caller();
+    async move {
+        match tokio::time::timeout(PATIENCE, work).await {
+            Ok(value) => value,
+            Err(_) => panic!("{caller}: still waiting after {PATIENCE:?}"),
+        }
+    }
 }
 
 /// Waits until the connection's state is as wanted, and returns it.

@@ -45,7 +45,6 @@ impl AdjustmentRefused {
 }
 
 /// The stock after an adjustment and what to remember of it; `None` for both when it was made before.
-#[expect(clippy::type_complexity, reason = "read once, by the model")]
 pub fn adjust(
     made: Option<&Adjustment>,
     stock: Option<Stock>,

@@ -48,7 +48,11 @@ impl World {
             assert_eq!(stock.total(), initial);
             let held_by = |status: Status| -> i64 {
                 let orders = self.reservations.values().filter(|r| r.status == status);
-                orders.flat_map(|r| &r.items).filter(|i| i.product_id == product(n)).map(|i| i64::from(i.quantity)).sum()
+                orders
+                    .flat_map(|r| &r.items)
+                    .filter(|i| i.product_id == product(n))
+                    .map(|i| i64::from(i.quantity))
+                    .sum()
             };
             assert_eq!(stock.reserved, held_by(Status::Held));
             assert_eq!(stock.committed, held_by(Status::Committed));
@@ -212,7 +216,8 @@ fn a_refused_adjustment_names_its_field() {
         delta,
         reason: reason.into(),
     };
-    let field = |made: Option<&Adjustment>, stock, asked: &StockAdjustment| adjust(made, stock, asked).unwrap_err().field();
+    let field =
+        |made: Option<&Adjustment>, stock, asked: &StockAdjustment| adjust(made, stock, asked).unwrap_err().field();
     assert_eq!(field(None, None, &asked(1, "x")), "product_id");
     assert_eq!(field(None, stock, &asked(-4, "x")), "delta");
     assert_eq!(field(None, stock, &asked(0, "x")), "delta");

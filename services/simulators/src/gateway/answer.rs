@@ -42,7 +42,8 @@ impl From<Answer> for Response<Body> {
     }
 }
 
-/// An error as Stripe words it: a type and a message, and where they help a code, the parameter at fault and the intent.
+/// An error as Stripe words it: a type and a message, and where they help a code, the parameter at fault and the
+/// intent.
 #[derive(Debug)]
 pub(super) struct Refusal {
     status: StatusCode,

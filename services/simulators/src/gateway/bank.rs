@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use axum::http::StatusCode;
 use uuid::Uuid;
 
 use super::answer::{Answer, Refusal};
@@ -78,10 +79,9 @@ impl Bank {
     pub(super) fn newest_first(&self, after: Option<&str>) -> Result<impl Iterator<Item = &Intent>, Refusal> {
         let end = match after {
             None => self.last + 1,
-            Some(id) => *self
-                .numbers
-                .get(id)
-                .ok_or_else(|| Refusal::no_such("payment_intent", id, "starting_after"))?,
+            Some(id) => {
+                *self.numbers.get(id).ok_or_else(|| Refusal::no_such("payment_intent", id, "starting_after"))?
+            }
         };
         Ok(self.intents.range(..end).rev().map(|(_, intent)| intent))
     }
@@ -114,15 +114,22 @@ impl Bank {
         }
         let Some(oldest) = self.intents.iter().find(|(_, intent)| !intent.holds_money()).map(|(number, _)| *number)
         else {
-            let message = format!("The simulator holds {} intents that wait for a capture and has room for no more; raise its setting `ledger_intents`.", self.limit);
-            return Err(Refusal::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "api_error", message));
+            let message = format!(
+                "The simulator holds {} intents that wait for a capture and has room for no more; \
+                 raise its setting `ledger_intents`.",
+                self.limit
+            );
+            return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "api_error", message));
         };
         if let Some(intent) = self.intents.remove(&oldest) {
             self.numbers.remove(&intent.id);
             intent.keys.iter().for_each(|key| self.keys.forget(key));
         }
         if self.dropped == 0 {
-            tracing::warn!(limit = self.limit, "the gateway simulator forgets its oldest payments from now on; raise `ledger_intents` to keep more");
+            tracing::warn!(
+                limit = self.limit,
+                "the gateway simulator forgets its oldest payments from now on; raise `ledger_intents` to keep more"
+            );
         }
         self.dropped += 1;
         Ok(())

@@ -45,7 +45,10 @@ impl Keys {
     /// Claims the key for a request.
     pub(super) fn begin(&mut self, key: &str, fingerprint: Fingerprint) -> Result<Begin, Refusal> {
         if key.is_empty() || key.len() > LONGEST_KEY {
-            return Err(conflict(StatusCode::BAD_REQUEST, format!("Idempotency keys are 1 to {LONGEST_KEY} bytes long.")));
+            return Err(conflict(
+                StatusCode::BAD_REQUEST,
+                format!("Idempotency keys are 1 to {LONGEST_KEY} bytes long."),
+            ));
         }
         match self.0.get(key) {
             None => {

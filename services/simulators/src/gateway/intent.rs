@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::answer::Refusal;
 use super::tokens::{Fate, Token};
 
 /// Where a payment stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// The card was declined; no money is held.
@@ -64,8 +64,7 @@ impl Intent {
     pub(super) fn open(id: String, new: NewIntent) -> Self {
         let declined = matches!(new.token.fate, Fate::Decline(..));
         let status = if declined { Status::RequiresPaymentMethod } else { Status::RequiresCapture };
-        let mut intent =
-            Self { id, status, captures: 0, refunds: 0, captured: 0, refunded: 0, new, keys: Vec::new() };
+        let mut intent = Self { id, status, captures: 0, refunds: 0, captured: 0, refunded: 0, new, keys: Vec::new() };
         if !declined && !intent.new.manual_capture {
             intent.take(intent.new.amount);
         }

@@ -1,12 +1,13 @@
 //! The ledger: what the gateway was asked, and what happened to the money.
 //!
-//! This is the other side's view, independent of what the payment service believes. An order was charged exactly once when
-//! the intents that carry its id have `captures` adding up to one.
+//! This is the other side's view, independent of what the payment service believes. An order was charged exactly once
+//! when the intents that carry its id have `captures` adding up to one.
+
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Query, State};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 
 use super::bank::Bank;
 use super::intent::{Intent, Status};
@@ -14,7 +15,7 @@ use super::operation::Params;
 use super::server::Gateway;
 
 /// One request.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     /// When it came in, milliseconds since 1970.
     pub at_ms: u64,
@@ -35,7 +36,7 @@ pub struct Seen {
 }
 
 /// One intent; amounts are minor units.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// `pi_...`
     pub id: String,
@@ -48,7 +49,7 @@ pub struct Summary {
     /// ISO 4217, lower case.
     pub currency: String,
     /// Which token paid.
-    pub payment_method: &'static str,
+    pub payment_method: String,
     /// What was put on hold.
     pub authorized: i64,
     /// What was taken.
@@ -62,7 +63,7 @@ pub struct Summary {
 }
 
 /// The answer of `GET /_control/ledger`, oldest first.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     /// The requests it saw.
     pub requests: Vec<Seen>,
@@ -91,8 +92,7 @@ pub(super) async fn read(State(gateway): State<Arc<Gateway>>, Query(part): Query
 impl Part {
     fn of(&self, bank: &Bank) -> Ledger {
         let wanted = |intent: &&Intent| self.order_id.is_none() || self.order_id.as_deref() == intent.order_id();
-        let mut requests: Vec<_> =
-            bank.seen.iter().rev().take(self.requests.unwrap_or(usize::MAX)).cloned().collect();
+        let mut requests: Vec<_> = bank.seen.iter().rev().take(self.requests.unwrap_or(usize::MAX)).cloned().collect();
         requests.reverse();
         Ledger {
             requests,
@@ -111,7 +111,7 @@ impl Summary {
             status: intent.status,
             amount: intent.new.amount,
             currency: intent.new.currency.clone(),
-            payment_method: intent.new.token.name,
+            payment_method: intent.new.token.name.to_owned(),
             authorized: intent.authorized(),
             captured: intent.captured,
             refunded: intent.refunded,

@@ -9,10 +9,11 @@
 //! | `POST /v1/payment_intents/{id}/cancel` | releases the hold |
 //! | `POST /v1/refunds` | gives captured money back (`payment_intent`, `amount`) |
 //!
-//! Bodies are form-encoded and a bearer token `sk_test_...` is required. `Idempotency-Key` means what it means at Stripe:
-//! the first answer of an operation that took place is kept and repeated with `Idempotent-Replayed: true`; other parameters
-//! are a 400 `idempotency_error`; a second request during the first is a 409. Requests that never started an operation
-//! (bad parameters, a conflict, an outage) leave no trace under their key. [`TOKENS`] lists the payment methods.
+//! Bodies are form-encoded and a bearer token `sk_test_...` is required. `Idempotency-Key` means what it means at
+//! Stripe: the first answer of an operation that took place is kept and repeated with `Idempotent-Replayed: true`;
+//! other parameters are a 400 `idempotency_error`; a second request during the first is a 409. Requests that never
+//! started an operation (bad parameters, a conflict, an outage) leave no trace under their key. [`TOKENS`] lists the
+//! payment methods.
 //!
 //! `GET /_control/ledger?order_id=..&requests=n` answers with every request and every intent, see [`ledger`].
 
@@ -31,7 +32,8 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use tokens::TOKENS;
+pub use intent::Status;
+pub use tokens::{TOKENS, Token};
 
 /// Settings of the payment gateway simulator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -38,7 +38,10 @@ impl<'a> Operation<'a> {
             (&Method::POST, ["v1", "payment_intents", id, "capture"]) => Ok(Self::Capture(id)),
             (&Method::POST, ["v1", "payment_intents", id, "cancel"]) => Ok(Self::Cancel(id)),
             (&Method::POST, ["v1", "refunds"]) => Ok(Self::Refund),
-            _ => Err(Refusal::invalid(format!("Unrecognized request URL ({method}: {path}).")).status(StatusCode::NOT_FOUND)),
+            _ => {
+                Err(Refusal::invalid(format!("Unrecognized request URL ({method}: {path})."))
+                    .status(StatusCode::NOT_FOUND))
+            }
         }
     }
 }
@@ -80,7 +83,8 @@ pub(super) fn new_intent(params: &Params) -> Result<NewIntent, Refusal> {
 /// A positive number of minor units, if the parameter is there.
 pub(super) fn amount(params: &Params, name: &'static str) -> Result<Option<i64>, Refusal> {
     let Some(text) = params.get(name) else { return Ok(None) };
-    let refuse = |code, problem| Err(Refusal::invalid(format!("Invalid {name}: {text} {problem}.")).code(code).param(name));
+    let refuse =
+        |code, problem| Err(Refusal::invalid(format!("Invalid {name}: {text} {problem}.")).code(code).param(name));
     match text.parse::<i64>() {
         Err(_) => refuse("parameter_invalid_integer", "is not an integer of minor units"),
         Ok(..1) => refuse("parameter_invalid_integer", "is less than 1"),
@@ -98,7 +102,9 @@ pub(super) fn page_size(params: &Params) -> Result<usize, Refusal> {
     let Some(text) = params.get("limit") else { return Ok(USUAL_PAGE) };
     match text.parse() {
         Ok(limit @ 1..=LARGEST_PAGE) => Ok(limit),
-        _ => Err(Refusal::invalid(format!("Invalid limit: {text} is not between 1 and {LARGEST_PAGE}.")).param("limit")),
+        _ => {
+            Err(Refusal::invalid(format!("Invalid limit: {text} is not between 1 and {LARGEST_PAGE}.")).param("limit"))
+        }
     }
 }
 

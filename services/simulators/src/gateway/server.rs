@@ -33,10 +33,7 @@ pub(super) async fn run(listener: TcpListener, settings: Settings, shutdown: Can
         switch: Arc::clone(&switch),
         shutdown: shutdown.clone(),
     });
-    let routes = Router::new()
-        .route("/_control/ledger", get(ledger::read))
-        .fallback(handle)
-        .with_state(gateway);
+    let routes = Router::new().route("/_control/ledger", get(ledger::read)).fallback(handle).with_state(gateway);
     http::serve(listener, routes, switch, shutdown).await
 }
 
@@ -217,7 +214,8 @@ impl Gateway {
 
     fn retrieve(&self, id: &str, params: &Params) -> Answer {
         let expand = operation::expands_charge(params);
-        self.with_bank(|bank| bank.get(id).map(|intent| Answer::ok(&intent.to_json(expand)))).unwrap_or_else(Answer::from)
+        self.with_bank(|bank| bank.get(id).map(|intent| Answer::ok(&intent.to_json(expand))))
+            .unwrap_or_else(Answer::from)
     }
 
     fn list(&self, params: &Params) -> Answer {

@@ -40,10 +40,18 @@ pub const TOKENS: &[Token] = &[
     token("pm_card_chargeDeclinedExpiredCard", "is declined: the card has expired", EXPIRED),
     token("pm_card_visa_chargeDeclinedExpiredCard", "is declined: the card has expired", EXPIRED),
     token("pm_slow", "is approved, but only after a delay", Fate::Slow),
-    token("pm_unreachable", "never gets an answer: the connection is dropped and nothing is charged", Fate::Unreachable),
+    token(
+        "pm_unreachable",
+        "never gets an answer: the connection is dropped and nothing is charged",
+        Fate::Unreachable,
+    ),
     token("pm_flaky", "is refused twice with 503 for an idempotency key, then approved", Fate::Flaky),
     token("pm_capture_fails", "is approved, but its capture fails for good", Fate::CaptureFails),
-    token("pm_answer_lost", "is approved, but the first answer is lost; a retry with the same key gets it", Fate::AnswerLost),
+    token(
+        "pm_answer_lost",
+        "is approved, but the first answer is lost; a retry with the same key gets it",
+        Fate::AnswerLost,
+    ),
 ];
 
 const DECLINED: Fate = Fate::Decline("card_declined", Some("generic_decline"), "Your card was declined.");

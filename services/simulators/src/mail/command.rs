@@ -14,10 +14,18 @@ impl Reply {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Command {
     /// EHLO, which asks for the list of extensions, or HELO, which does not; with the client's name.
-    Hello { extended: bool, name: String },
+    Hello {
+        extended: bool,
+        name: String,
+    },
     /// The sender, empty for a bounce, and the size the client announces.
-    Mail { from: String, size: Option<usize> },
-    Rcpt { to: String },
+    Mail {
+        from: String,
+        size: Option<usize>,
+    },
+    Rcpt {
+        to: String,
+    },
     Data,
     Reset,
     Noop,

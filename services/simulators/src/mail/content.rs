@@ -1,7 +1,8 @@
 //! The content of a mail as it comes in after DATA: where it ends, and the dots the client added.
 
-/// Decodes the dot transparency of RFC 5321 section 4.5.2, byte by byte, so that it does not matter how the content is cut
-/// into reads. Only CRLF `.` CRLF ends a mail: taking a bare LF for a line break is how mails are smuggled inside mails.
+/// Decodes the dot transparency of RFC 5321 section 4.5.2, byte by byte, so that it does not matter how the content is
+/// cut into reads. Only CRLF `.` CRLF ends a mail: taking a bare LF for a line break is how mails are smuggled inside
+/// mails.
 pub(super) struct Content {
     state: State,
     bytes: Vec<u8>,

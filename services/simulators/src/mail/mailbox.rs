@@ -2,43 +2,49 @@
 
 use std::collections::HashMap;
 
-use mail_parser::MessageParser;
-use serde::Serialize;
+use mail_parser::{Message, MessageParser};
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::bounded::BoundedLog;
 
 /// Who a mail is from and to, as said to the server; the headers of the mail may say otherwise.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Envelope {
-    pub(super) from: String,
-    pub(super) to: Vec<String>,
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Empty for a bounce.
+    pub from: String,
+    /// At least one.
+    pub to: Vec<String>,
 }
 
 /// One mail, decoded.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Mail {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mail {
     #[serde(flatten)]
-    pub(super) envelope: Envelope,
-    subject: Option<String>,
+    pub envelope: Envelope,
+    /// Decoded.
+    pub subject: Option<String>,
     /// Without the angle brackets.
-    message_id: Option<String>,
-    /// The first text part.
-    text: String,
+    pub message_id: Option<String>,
+    /// The first text part, decoded.
+    pub text: String,
+    /// When its last byte came in.
     #[serde(with = "time::serde::rfc3339")]
-    received_at: OffsetDateTime,
-    size_bytes: usize,
+    pub received_at: OffsetDateTime,
+    /// The size of the content as it came in.
+    pub size_bytes: usize,
 }
 
 impl Mail {
     /// Decodes a mail; what is missing from it stays empty.
     pub(super) fn read(envelope: Envelope, content: &[u8]) -> Self {
-        let message = MessageParser::default().parse(content).unwrap_or_default();
+        let message = MessageParser::default().parse(content);
+        let message = message.as_ref();
         Self {
             envelope,
-            subject: message.subject().map(str::to_owned),
-            message_id: message.message_id().map(str::to_owned),
-            text: message.body_text(0).unwrap_or_default().into_owned(),
+            subject: message.and_then(Message::subject).map(str::to_owned),
+            message_id: message.and_then(Message::message_id).map(str::to_owned),
+            text: message.and_then(|message| message.body_text(0)).unwrap_or_default().into_owned(),
             received_at: OffsetDateTime::now_utc(),
             size_bytes: content.len(),
         }
@@ -135,7 +141,9 @@ mod tests {
     #[test]
     fn a_mail_without_headers_is_kept_all_the_same() {
         let mut mailbox = Mailbox::new(1, 1);
-        assert_eq!(mailbox.receive(mail("")), 1);
+        for (number, content) in (1..).zip(["", "\r\n", "no header at all", "Subject: no end"]) {
+            assert_eq!(mailbox.receive(mail(content)), number);
+        }
         assert_eq!(mailbox.newest_first().count(), 1);
         assert_eq!(mailbox.counts().count(), 0);
     }

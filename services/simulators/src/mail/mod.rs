@@ -1,16 +1,17 @@
 //! A mail server that keeps what it receives and delivers nothing.
 //!
-//! It speaks enough SMTP (RFC 5321) for any sensible client: EHLO, HELO, MAIL, RCPT, DATA, RSET, NOOP, VRFY, HELP, QUIT, with
-//! PIPELINING, 8BITMIME, SMTPUTF8 and SIZE; no TLS and no AUTH. A recipient whose local part is `bounce` is refused with 550, as an
-//! unknown mailbox would be. On a port of its own it shows over HTTP what came in, newest first:
+//! It speaks enough SMTP (RFC 5321) for any sensible client: EHLO, HELO, MAIL, RCPT, DATA, RSET, NOOP, VRFY, HELP,
+//! QUIT, with PIPELINING, 8BITMIME, SMTPUTF8 and SIZE; no TLS and no AUTH. A recipient whose local part is `bounce` is
+//! refused with 550, as an unknown mailbox would be. On a port of its own it shows over HTTP what came in, newest
+//! first:
 //!
 //! | request | answers |
 //! | --- | --- |
 //! | `GET /messages?to=&limit=` | the mails kept: from, to, subject, message_id, text, received_at |
 //! | `GET /counts?at_least=` | how often each Message-ID came in; more than once is a duplicate |
 //!
-//! The modes of [`control`](crate::control) act on mail transactions: `errors` answers MAIL with 451 (or `status`), `down` also
-//! drops new connections, `lose_answers` keeps the mail and drops the connection in place of the final 250.
+//! The modes of [`control`](crate::control) act on mail transactions: `errors` answers MAIL with 451 (or `status`),
+//! `down` also drops new connections, `lose_answers` keeps the mail and drops the connection in place of the final 250.
 
 mod command;
 mod content;
@@ -32,6 +33,9 @@ use tokio_util::task::TaskTracker;
 use crate::control::{Behaviour, ModeSwitch};
 use mailbox::Mailbox;
 use session::Session;
+
+pub use mailbox::{Envelope, Mail};
+pub use view::{Counts, Messages};
 
 /// How long to wait before accepting again when the process has run out of sockets.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -68,8 +72,8 @@ impl Default for Settings {
     }
 }
 
-/// Serves SMTP and the HTTP view on the listeners given until the token is cancelled. A mail whose content is not complete by then
-/// is not taken.
+/// Serves SMTP and the HTTP view on the listeners given until the token is cancelled. A mail whose content is not
+/// complete by then is not taken.
 ///
 /// # Errors
 /// When the HTTP listener cannot be served.

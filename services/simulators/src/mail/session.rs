@@ -89,7 +89,8 @@ impl<'a> Session<'a> {
             Ok(Command::Hello { extended: true, name }) => {
                 self.greet();
                 let size = self.sink.settings.max_mail_bytes;
-                let lines = format!("250-Hello {name}\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-SIZE {size}\r\n");
+                let offers = format!("250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-SIZE {size}\r\n");
+                let lines = format!("250-Hello {name}\r\n{offers}");
                 self.writer.write_all(lines.as_bytes()).await?;
                 Reply::new(250, "HELP")
             }

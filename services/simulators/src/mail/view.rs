@@ -20,13 +20,15 @@ struct Filter {
     limit: Option<usize>,
 }
 
-#[derive(Debug, Serialize)]
-struct Messages {
-    messages: Vec<Mail>,
+/// The answer of `GET /messages`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Messages {
+    /// Newest first.
+    pub messages: Vec<Mail>,
     /// All mails since the start.
-    received: u64,
+    pub received: u64,
     /// How many of them are no longer kept.
-    dropped: u64,
+    pub dropped: u64,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -36,11 +38,13 @@ struct Frequency {
     at_least: u64,
 }
 
-#[derive(Debug, Serialize)]
-struct Counts {
-    counts: BTreeMap<String, u64>,
+/// The answer of `GET /counts`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// How often each Message-ID came in.
+    pub counts: BTreeMap<String, u64>,
     /// How many Message-IDs are no longer counted.
-    dropped: u64,
+    pub dropped: u64,
 }
 
 pub(super) fn routes(sink: Arc<Sink>) -> Router {
@@ -58,12 +62,14 @@ async fn messages(State(sink): State<Arc<Sink>>, Query(filter): Query<Filter>) -
 }
 
 async fn counts(State(sink): State<Arc<Sink>>, Query(frequency): Query<Frequency>) -> Json<Counts> {
-    Json(sink.with_mailbox(|mailbox| Counts {
-        counts: mailbox
-            .counts()
-            .filter(|(_, count)| *count >= frequency.at_least)
-            .map(|(id, count)| (id.to_owned(), count))
-            .collect(),
-        dropped: mailbox.message_ids_dropped(),
+    Json(sink.with_mailbox(|mailbox| {
+        Counts {
+            counts: mailbox
+                .counts()
+                .filter(|(_, count)| *count >= frequency.at_least)
+                .map(|(id, count)| (id.to_owned(), count))
+                .collect(),
+            dropped: mailbox.message_ids_dropped(),
+        }
     }))
 }

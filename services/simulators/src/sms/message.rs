@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 /// Twilio's own limit, in characters.
 const LONGEST_BODY: usize = 1_600;
-/// What fits into one text message, and into each of several, in the two alphabets of GSM 03.38. Counting all of ASCII as
-/// GSM is close enough here.
+/// What fits into one text message, and into each of several, in the two alphabets of GSM 03.38. Counting all of ASCII
+/// as GSM is close enough here.
 const GSM_SEGMENT: (usize, usize) = (160, 153);
 const UNICODE_SEGMENT: (usize, usize) = (70, 67);
 
@@ -128,7 +128,9 @@ mod tests {
 
     #[test]
     fn long_and_non_latin_texts_take_more_segments() {
-        for (body, expected) in [("x".repeat(160), "1"), ("x".repeat(161), "2"), ("я".repeat(70), "1"), ("я".repeat(71), "2")] {
+        for (body, expected) in
+            [("x".repeat(160), "1"), ("x".repeat(161), "2"), ("я".repeat(70), "1"), ("я".repeat(71), "2")]
+        {
             assert_eq!(message("+4915112345678", &body).unwrap().num_segments, expected);
         }
     }

@@ -5,9 +5,9 @@
 //! | `POST /2010-04-01/Accounts/{sid}/Messages.json` | queues a message: form `To`, `From`, `Body`; answers 201 |
 //! | `GET /2010-04-01/Accounts/{sid}/Messages.json?To=&PageSize=` | lists the account's messages, newest first |
 //!
-//! Basic authentication is required with the account's sid as the user; any token will do. Twilio's magic numbers work: a
-//! message to +15005550001 is refused with 400 and code 21211, see [`MAGIC_NUMBERS`]. Unlike the payment gateway, the provider
-//! knows no idempotency keys: a message sent twice is two messages, and the list shows both.
+//! Basic authentication is required with the account's sid as the user; any token will do. Twilio's magic numbers work:
+//! a message to +15005550001 is refused with 400 and code 21211, see [`MAGIC_NUMBERS`]. Unlike the payment gateway, the
+//! provider knows no idempotency keys: a message sent twice is two messages, and the list shows both.
 
 mod message;
 mod server;
@@ -24,7 +24,8 @@ pub use message::MAGIC_NUMBERS;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// How many messages are kept; older ones are dropped and counted. One takes at most about 7 KB, ours about 500 bytes.
+    /// How many messages are kept; older ones are dropped and counted. One takes at most about 7 KB, ours about 500
+    /// bytes.
     pub keep_messages: usize,
 }
 

@@ -30,9 +30,8 @@ pub(super) async fn run(listener: TcpListener, settings: Settings, shutdown: Can
     let switch = ModeSwitch::new(shutdown.clone());
     let messages = Mutex::new(BoundedLog::new(settings.keep_messages));
     let provider = Arc::new(Provider { messages, switch: Arc::clone(&switch) });
-    let routes = Router::new()
-        .route("/2010-04-01/Accounts/{sid}/Messages.json", post(send).get(list))
-        .with_state(provider);
+    let routes =
+        Router::new().route("/2010-04-01/Accounts/{sid}/Messages.json", post(send).get(list)).with_state(provider);
     http::serve(listener, routes, switch, shutdown).await
 }
 
@@ -71,9 +70,8 @@ async fn list(
     }
     let size = page.page_size.unwrap_or(USUAL_PAGE);
     let messages = provider.messages();
-    let wanted = |message: &&Message| {
-        message.account_sid == account && page.to.as_ref().is_none_or(|to| *to == message.to)
-    };
+    let wanted =
+        |message: &&Message| message.account_sid == account && page.to.as_ref().is_none_or(|to| *to == message.to);
     let found: Vec<_> = messages.iter().rev().filter(wanted).take(size).cloned().collect();
     Json(json!({ "messages": found, "page": 0, "page_size": size, "dropped": messages.dropped() })).into_response()
 }

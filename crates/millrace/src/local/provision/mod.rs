@@ -8,6 +8,7 @@ mod cache;
 mod install;
 mod package;
 
+use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -29,16 +30,23 @@ pub struct Provision {
     /// Install into this folder (`MILLRACE_CACHE_DIR`). By default `$XDG_CACHE_HOME/millrace`, else `~/.cache/millrace`.
     /// PostgreSQL goes to `/var/cache/millrace` when root installs it: root's home is closed to the account it runs as.
     pub cache_dir: Option<PathBuf>,
+    /// Install with the pip of this Python (`MILLRACE_PYTHON`). By default `python3`, else `python`, from PATH.
+    pub python: Option<PathBuf>,
+    /// Folders searched for servers that are already there, separated as in PATH; by default PATH itself.
+    pub search_path: Option<OsString>,
 }
 
 impl Provision {
-    /// The settings of the environment: `MILLRACE_NATS_SERVER`, `MILLRACE_POSTGRES_BIN`, `MILLRACE_CACHE_DIR`.
+    /// The settings of the environment: `MILLRACE_NATS_SERVER`, `MILLRACE_POSTGRES_BIN`, `MILLRACE_CACHE_DIR`,
+    /// `MILLRACE_PYTHON`.
     pub fn from_env() -> Self {
         let path = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         Provision {
             nats_server: path("MILLRACE_NATS_SERVER"),
             postgres_bin: path("MILLRACE_POSTGRES_BIN"),
             cache_dir: path("MILLRACE_CACHE_DIR"),
+            python: path("MILLRACE_PYTHON"),
+            search_path: None,
         }
     }
 
@@ -73,11 +81,12 @@ impl Provision {
                 Err(problem) => Err(unusable(package, program, problem)),
             };
         }
-        if let Some(program) = on_path(package) {
+        let path = self.search_path.clone().or_else(|| std::env::var_os("PATH")).unwrap_or_default();
+        if let Some(program) = on_path(package, &path) {
             return Ok(program);
         }
         let cache = cache::folder(package, self.cache_dir.as_deref())?;
-        install::installed(package, &cache, progress)
+        install::installed(package, &cache, self.python.as_deref(), progress)
     }
 }
 
@@ -86,9 +95,8 @@ fn unusable(package: &Package, program: &Path, problem: String) -> ProvisionErro
 }
 
 /// The first one on PATH that is new enough. An old one in front of a newer one does not hide it.
-fn on_path(package: &Package) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
+fn on_path(package: &Package, path: &OsStr) -> Option<PathBuf> {
+    std::env::split_paths(path)
         .map(|folder| folder.join(package.program))
         .filter(|program| program.is_file())
         // Links are followed because postgres looks for initdb and its libraries next to the real file.
@@ -173,7 +181,9 @@ pub enum ProvisionError {
     },
 
     /// No cache folder is known.
-    #[error("no folder to install {title} into: neither HOME nor XDG_CACHE_HOME is set; name one in MILLRACE_CACHE_DIR")]
+    #[error(
+        "no folder to install {title} into: neither HOME nor XDG_CACHE_HOME is set; name one in MILLRACE_CACHE_DIR"
+    )]
     NoCacheFolder {
         /// What was to be installed.
         title: &'static str,

@@ -113,8 +113,13 @@ impl Unit {
 
 /// Nanoseconds as people write them: `7d`, `90s`, `1500ms`.
 pub(super) fn duration(nanos: i64) -> String {
-    const UNITS: [(i64, &str); 5] =
-        [(86_400_000_000_000, "d"), (3_600_000_000_000, "h"), (60_000_000_000, "m"), (1_000_000_000, "s"), (1_000_000, "ms")];
+    const UNITS: [(i64, &str); 5] = [
+        (86_400_000_000_000, "d"),
+        (3_600_000_000_000, "h"),
+        (60_000_000_000, "m"),
+        (1_000_000_000, "s"),
+        (1_000_000, "ms"),
+    ];
     let unit = UNITS.iter().find(|(size, _)| nanos != 0 && nanos % size == 0);
     unit.map_or_else(|| format!("{nanos}ns"), |(size, name)| format!("{}{name}", nanos / size))
 }

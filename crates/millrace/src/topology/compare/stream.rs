@@ -46,7 +46,14 @@ fn kept(declared: &Config, live: &Config) -> Vec<Difference> {
     let mut found = Vec::new();
     let retention = text(live, "retention");
     if retention != text(declared, "retention") {
-        found.push(Difference::conflict("retention", retention, text(declared, "retention"), ANEW).breaks(
+        let (to, key) = (text(declared, "retention"), "retention");
+        // Servers turn interest into limits, but refuse to touch a work queue.
+        let difference = if retention == "interest" {
+            Difference::update(key, retention, to).patch(key, value(declared, key))
+        } else {
+            Difference::conflict(key, retention, to, ANEW)
+        };
+        found.push(difference.breaks(
             "a message is deleted once those who read it today have acknowledged it, so no other service can read it",
         ));
     }
@@ -236,7 +243,7 @@ mod tests {
         // What the server has, the field that must be named, whether it breaks the promise, how it can be removed.
         let cases = [
             (json!({"retention": "workqueue"}), "retention", true, "conflict"),
-            (json!({"retention": "interest"}), "retention", true, "conflict"),
+            (json!({"retention": "interest"}), "retention", true, "update"),
             (json!({"storage": "memory"}), "storage", true, "conflict"),
             (json!({"sealed": true}), "sealed", true, "conflict"),
             (json!({"mirror": {"name": "X"}}), "mirror", true, "conflict"),

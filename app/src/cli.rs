@@ -1,0 +1,65 @@
+//! The command line. Each command's own arguments stand beside its code.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{catalog, demo, events, health, orders, produce, serve, stock, topology, up};
+
+/// Event-driven order processing on NATS JetStream.
+///
+/// Without a command, `millrace up`: everything on this machine, with demo orders flowing.
+#[derive(Debug, Parser)]
+#[command(name = "millrace", version, propagate_version = true)]
+pub struct Cli {
+    /// Settings file [default: millrace.toml, if there is one]
+    #[arg(long, global = true, value_name = "FILE", env = "MILLRACE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Change one setting, by its name in the settings file: --set order.deadline=1m
+    #[arg(long = "set", global = true, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// Print results as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print all settings in effect, where each came from, and end
+    #[arg(long, global = true)]
+    pub dump_config: bool,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run everything on this machine: nats-server, all services, simulators, demo orders
+    Up(up::Args),
+    /// Run the story of this system in a temporary folder and check every outcome
+    Demo(demo::Args),
+    /// Run one or more services: order, payment, inventory, notification, simulators
+    Serve(serve::Args),
+    /// Place, show, list, watch and cancel orders
+    #[command(subcommand)]
+    Orders(orders::Command),
+    /// Products and prices
+    #[command(subcommand)]
+    Catalog(catalog::Command),
+    /// What is in stock
+    #[command(subcommand)]
+    Stock(stock::Command),
+    /// Look at events
+    #[command(subcommand)]
+    Events(events::Command),
+    /// Streams, consumers and buckets: what is declared and what is there
+    #[command(subcommand)]
+    Topology(topology::Command),
+    /// Place demo orders at a steady rate
+    Produce(produce::Args),
+    /// Check each thing a run needs, and say what to do about each failure
+    Doctor,
+    /// Ask a running process whether it is ready; exit code 0 means yes
+    Health(health::Args),
+    /// Explain an error code such as MR0001
+    Explain {
+        /// The code; without one, all are listed
+        code: Option<String>,
+    },
+}

@@ -1,0 +1,42 @@
+//! `millrace serve`: one or more services of the order pipeline in this process.
+
+use std::process::ExitCode;
+
+use millrace::health::Health;
+use millrace::{ops, shutdown, telemetry};
+use tracing::info;
+
+use super::Context;
+use crate::failure::{CommandResult, Failure};
+use crate::stack::{self, Listeners, Role};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Which services
+    #[arg(required = true, value_enum)]
+    services: Vec<Role>,
+}
+
+pub async fn run(context: Context, args: Args) -> CommandResult {
+    let Context { mut settings, .. } = context;
+    let mut roles = args.services;
+    roles.dedup();
+    // Lines of one process are told apart from another's by this name.
+    if settings.telemetry.service_name == "millrace" {
+        settings.telemetry.service_name = roles.iter().map(|role| role.name()).collect::<Vec<_>>().join("+");
+    }
+    let guard = telemetry::init(&settings.telemetry).map_err(|e| Failure::new(e.to_string()).usage())?;
+    let shutdown = shutdown::on_signal().map_err(|e| Failure::new(e.to_string()))?;
+    let mut listeners = Listeners::bind(&settings, &roles).await?;
+    let health = Health::new();
+    if let Some(ops) = listeners.ops.take() {
+        tokio::spawn(ops::serve(ops, health.clone(), shutdown.clone()));
+    }
+    tokio::spawn(telemetry::metrics::upkeep(shutdown.clone()));
+    info!(services = settings.telemetry.service_name, ops = %settings.ops.listen, "serving");
+    let work = stack::run(&settings, &roles, listeners, health, shutdown.clone());
+    let drained = shutdown::drain(&shutdown, settings.shutdown.drain.get(), work).await;
+    guard.shutdown().await;
+    drained.map_err(|late| Failure::new(late.to_string()))??;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,358 @@
+//! The single writer of a service's database: gathers intents, commits them together, answers each.
+
+use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use futures::future::FutureExt;
+use time::OffsetDateTime;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+use super::session::{Prune, Session, SessionError};
+use super::writer::{Committed, Submission, WriterSettings};
+use super::{Model, Outbound, StoreError};
+use crate::event::Retired;
+use crate::inbox::Mark;
+use crate::outbox::{Confirmation, RelaySender, Row};
+
+/// Rows looked at in one go when old ones are removed.
+const PRUNE_LIMIT: i64 = 2_000;
+/// Pause between such steps while there is more: a service that handles thousands of events a second makes as many old
+/// rows, and they have to go at least as fast.
+const PRUNE_PAUSE: Duration = Duration::from_millis(100);
+/// Conflicts in a row after which an intent is given back to its caller.
+const MAX_CONFLICTS: u32 = 20;
+/// Pauses while the database is away.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+pub(super) struct Waiting<M: Model> {
+    pub(super) submission: Submission<M::Intent>,
+    pub(super) reply: oneshot::Sender<Result<Committed<M::Outcome>, StoreError>>,
+}
+
+/// What the broker has confirmed, and whom to tell when that is stored.
+pub(super) struct Confirming {
+    pub(super) confirmations: Vec<Confirmation>,
+    pub(super) stored: oneshot::Sender<()>,
+}
+
+/// What comes in from the handles.
+pub(super) struct Inbox<M: Model> {
+    pub(super) submitted: mpsc::Receiver<Box<Waiting<M>>>,
+    pub(super) confirmed: mpsc::Receiver<Confirming>,
+}
+
+pub(super) struct Core<M> {
+    pub(super) service: String,
+    pub(super) model: M,
+    pub(super) source: String,
+    pub(super) retired: Retired,
+    pub(super) settings: WriterSettings,
+    pub(super) relay: RelaySender,
+    /// A transaction that takes longer hangs on a dead connection.
+    pub(super) transaction_limit: Duration,
+    /// Cancelled: a database that is away is not waited for any longer.
+    pub(super) leaving: CancellationToken,
+    /// Cancelled: nothing more is taken.
+    pub(super) closing: CancellationToken,
+}
+
+/// Why a batch was not committed.
+enum Refusal {
+    /// The database does not take it. Tried one by one, the others may pass.
+    Refused(String),
+    /// The database is away and nobody may wait for it any more.
+    Left(String),
+}
+
+/// Runs until every handle is gone or one asked for the end; what was submitted before is committed.
+pub(super) async fn run<M: Model, S: Session<M>>(core: Core<M>, session: S, mut inbox: Inbox<M>) {
+    let mut prune = tokio::time::interval(core.settings.prune_every.max(PRUNE_PAUSE));
+    prune.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut waiting = Vec::with_capacity(core.settings.max_batch);
+    let mut closed = false;
+    let mut loop_ = Loop { core, session, pruned_to: 0, in_doubt: false, gave_up: None };
+    loop {
+        let mut confirming = Vec::new();
+        // In no order of preference: each has its turn however busy the others are.
+        tokio::select! {
+            taken = inbox.submitted.recv_many(&mut waiting, loop_.core.settings.max_batch) => if taken == 0 { break },
+            Some(more) = inbox.confirmed.recv() => confirming.push(more),
+            _ = prune.tick() => {
+                if loop_.prune_step().await {
+                    prune.reset_after(PRUNE_PAUSE);
+                }
+                continue;
+            }
+            () = loop_.core.closing.cancelled(), if !closed => {
+                inbox.submitted.close();
+                closed = true;
+                continue;
+            }
+        }
+        while waiting.len() < loop_.core.settings.max_batch
+            && let Ok(one) = inbox.submitted.try_recv()
+        {
+            waiting.push(one);
+        }
+        loop_.commit_all(std::mem::take(&mut waiting), gather(confirming, &mut inbox)).await;
+    }
+    let rest = gather(Vec::new(), &mut inbox);
+    if !rest.is_empty() {
+        loop_.commit_all(Vec::new(), rest).await;
+    }
+    debug!(service = loop_.core.service, "the writer has committed everything and stops");
+}
+
+fn gather<M: Model>(mut confirming: Vec<Confirming>, inbox: &mut Inbox<M>) -> Vec<Confirming> {
+    while let Ok(more) = inbox.confirmed.try_recv() {
+        confirming.push(more);
+    }
+    confirming
+}
+
+struct Loop<M, S> {
+    core: Core<M>,
+    session: S,
+    pruned_to: i64,
+    /// The connection broke during a commit, so there may be rows that nobody here knows of.
+    in_doubt: bool,
+    /// Set once the database was found to be away while nobody may wait for it.
+    gave_up: Option<String>,
+}
+
+impl<M: Model, S: Session<M>> Loop<M, S> {
+    /// Commits together; what cannot be committed together is committed one by one, so that a bad intent fails alone.
+    async fn commit_all(&mut self, mut waiting: Vec<Box<Waiting<M>>>, confirming: Vec<Confirming>) {
+        let (confirmations, told): (Vec<_>, Vec<_>) =
+            confirming.into_iter().map(|one| (one.confirmations, one.stored)).unzip();
+        let confirmations = confirmations.concat();
+        let started = Instant::now();
+        if !waiting.is_empty() {
+            metrics::histogram!("millrace_commit_batch_intents", "service" => self.core.service.clone())
+                .record(waiting.len() as f64);
+        }
+        match self.commit_patiently(&mut waiting, &confirmations).await {
+            Ok(outcomes) => answer(waiting, outcomes),
+            Err(Refusal::Refused(reason)) if waiting.len() > 1 || !confirmations.is_empty() => {
+                warn!(service = self.core.service, reason, intents = waiting.len(), "a batch failed, its intents are tried one by one");
+                if let Err(Refusal::Refused(reason) | Refusal::Left(reason)) =
+                    self.commit_patiently(&mut Vec::new(), &confirmations).await
+                {
+                    error!(service = self.core.service, reason, "confirmations were not stored, the sweep will publish those rows again");
+                }
+                for one in waiting {
+                    let mut one = vec![one];
+                    match self.commit_patiently(&mut one, &[]).await {
+                        Ok(outcomes) => answer(one, outcomes),
+                        Err(refusal) => self.refuse(one, &refusal),
+                    }
+                }
+            }
+            Err(refusal) => self.refuse(waiting, &refusal),
+        }
+        drop(told);
+        metrics::histogram!("millrace_commit_duration_seconds", "service" => self.core.service.clone())
+            .record(started.elapsed().as_secs_f64());
+    }
+
+    fn refuse(&self, waiting: Vec<Box<Waiting<M>>>, refusal: &Refusal) {
+        let error = match refusal {
+            Refusal::Refused(reason) => {
+                error!(service = self.core.service, reason, "an intent could not be stored");
+                StoreError::Failed(reason.clone())
+            }
+            Refusal::Left(reason) => StoreError::Unavailable(format!("{reason}; the service is stopping")),
+        };
+        for one in waiting {
+            let _ = one.reply.send(Err(error.clone()));
+        }
+    }
+
+    /// Tries a batch until the database is there and nobody got in between.
+    async fn commit_patiently(
+        &mut self,
+        waiting: &mut Vec<Box<Waiting<M>>>,
+        confirmations: &[Confirmation],
+    ) -> Result<Vec<Committed<M::Outcome>>, Refusal> {
+        let mut conflicts = 0;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            // Callers that gave up are not kept waiting for: what they asked for must not happen behind their back.
+            waiting.retain(|one| !one.reply.is_closed());
+            if waiting.is_empty() && confirmations.is_empty() {
+                return Ok(Vec::new());
+            }
+            if let Some(reason) = &self.gave_up {
+                return Err(Refusal::Left(reason.clone()));
+            }
+            match self.commit_once(waiting, confirmations).await {
+                Ok(outcomes) => return Ok(outcomes),
+                Err(SessionError::Lost(reason)) => {
+                    self.session.abandon();
+                    if self.core.leaving.is_cancelled() {
+                        warn!(service = self.core.service, reason, "the database is away and the service is stopping: what waits is refused");
+                        self.gave_up = Some(reason);
+                        continue;
+                    }
+                    warn!(service = self.core.service, reason, retry_ms = pause.as_millis() as u64, "the database is away, trying again");
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = self.core.leaving.cancelled() => {}
+                    }
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Err(SessionError::Conflict(reason)) if conflicts < MAX_CONFLICTS => {
+                    self.session.rollback().await;
+                    debug!(service = self.core.service, reason, "another instance got in between, deciding again");
+                    conflicts += 1;
+                    tokio::time::sleep(Duration::from_millis(fastrand::u64(0..=u64::from(conflicts) * 4))).await;
+                }
+                Err(SessionError::Conflict(reason) | SessionError::Refused(reason)) => {
+                    self.session.rollback().await;
+                    return Err(Refusal::Refused(reason));
+                }
+            }
+        }
+    }
+
+    /// One transaction, bounded in time, in which the model may panic.
+    async fn commit_once(
+        &mut self,
+        waiting: &[Box<Waiting<M>>],
+        confirmations: &[Confirmation],
+    ) -> Result<Vec<Committed<M::Outcome>>, SessionError> {
+        let limit = self.core.transaction_limit;
+        let work = AssertUnwindSafe(self.transaction(waiting, confirmations)).catch_unwind();
+        match tokio::time::timeout(limit, work).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => Err(SessionError::Refused(format!("the model panicked: {}", panic_text(&panic)))),
+            Err(_) => {
+                self.in_doubt = true;
+                Err(SessionError::Lost(format!("a transaction did not end within {limit:?}")))
+            }
+        }
+    }
+
+    async fn transaction(
+        &mut self,
+        waiting: &[Box<Waiting<M>>],
+        confirmations: &[Confirmation],
+    ) -> Result<Vec<Committed<M::Outcome>>, SessionError> {
+        let (core, session) = (&self.core, &mut self.session);
+        let now = OffsetDateTime::now_utc();
+        let now_ms = unix_ms(now);
+        session.begin().await?;
+        let marks: Vec<&Mark> = waiting.iter().filter_map(|one| one.submission.mark.as_ref()).collect();
+        let mut seen = if marks.is_empty() { HashSet::new() } else { session.seen(&marks).await? };
+        let fresh = |seen: &HashSet<Mark>, one: &Waiting<M>| {
+            one.submission.mark.as_ref().is_none_or(|mark| !seen.contains(mark))
+        };
+        let intents: Vec<&M::Intent> =
+            waiting.iter().filter(|one| fresh(&seen, one)).map(|one| &one.submission.intent).collect();
+
+        let mut out = Outbound::new(&core.source, &core.retired, now);
+        let mut outcomes = Vec::with_capacity(waiting.len());
+        let mut new_marks = Vec::new();
+        if intents.is_empty() {
+            outcomes.extend(waiting.iter().map(|_| Committed::Before));
+        } else {
+            let mut rows = session.load(&core.model, &intents).await?;
+            for one in waiting {
+                if !fresh(&seen, one) {
+                    outcomes.push(Committed::Before);
+                    continue;
+                }
+                if let Some(mark) = &one.submission.mark {
+                    seen.insert(mark.clone());
+                    new_marks.push(mark);
+                }
+                out.because_of(&one.submission.cause);
+                outcomes.push(Committed::Now(core.model.decide(&mut rows, &one.submission.intent, now, &mut out)));
+            }
+            session.save(&core.model, &rows).await?;
+        }
+        if !new_marks.is_empty() {
+            // In one order in all instances: two that were given the same events wait for each other in line.
+            new_marks.sort_unstable_by(|a, b| (&a.consumer, &a.event_id).cmp(&(&b.consumer, &b.event_id)));
+            session.insert_marks(&new_marks, now_ms).await?;
+        }
+        let messages = out.into_rows().map_err(SessionError::Refused)?;
+        let ids = if messages.is_empty() { Vec::new() } else { session.insert_outbox(&messages, now_ms).await? };
+        if !confirmations.is_empty() {
+            session.confirm(confirmations, now_ms).await?;
+        }
+        if let Err(error) = session.commit().await {
+            self.in_doubt |= matches!(error, SessionError::Lost(_));
+            return Err(error);
+        }
+        if std::mem::take(&mut self.in_doubt) {
+            // Before the rows of this batch, which must not overtake those of a commit that went through unnoticed.
+            core.relay.unsure();
+        }
+        core.relay.committed(ids.into_iter().zip(messages).map(|(id, message)| Row { id, message }).collect());
+        Ok(outcomes)
+    }
+
+    /// Removes some old rows. Returns whether there is more to do.
+    async fn prune_step(&mut self) -> bool {
+        let now_ms = unix_ms(OffsetDateTime::now_utc());
+        let before = |age: Duration| now_ms - age.as_millis() as i64;
+        let what = Prune {
+            published_before_ms: before(self.core.settings.keep_published),
+            handled_before_ms: before(self.core.settings.keep_handled),
+            after_id: self.pruned_to,
+            limit: PRUNE_LIMIT,
+        };
+        let session = &mut self.session;
+        let step = async {
+            session.begin().await?;
+            let pruned = session.prune(what).await?;
+            session.commit().await?;
+            Ok::<_, SessionError>(pruned)
+        };
+        let failure = match tokio::time::timeout(self.core.transaction_limit, step).await {
+            Ok(Ok(pruned)) => {
+                self.pruned_to = pruned.outbox_at.unwrap_or(0);
+                return pruned.outbox_at.is_some() || pruned.more_in_inbox;
+            }
+            Ok(Err(SessionError::Lost(reason))) => {
+                self.session.abandon();
+                reason
+            }
+            Ok(Err(SessionError::Conflict(reason) | SessionError::Refused(reason))) => {
+                self.session.rollback().await;
+                reason
+            }
+            Err(_) => {
+                self.session.abandon();
+                "it took too long".into()
+            }
+        };
+        self.pruned_to = 0;
+        warn!(service = self.core.service, reason = failure, "old outbox and inbox rows could not be removed, trying again later");
+        false
+    }
+}
+
+fn answer<M: Model>(waiting: Vec<Box<Waiting<M>>>, outcomes: Vec<Committed<M::Outcome>>) {
+    for (one, outcome) in waiting.into_iter().zip(outcomes) {
+        // The caller may have given up meanwhile; what it asked for is committed all the same.
+        let _ = one.reply.send(Ok(outcome));
+    }
+}
+
+fn unix_ms(at: OffsetDateTime) -> i64 {
+    (at.unix_timestamp_nanos() / 1_000_000) as i64
+}
+
+fn panic_text(panic: &Box<dyn std::any::Any + Send>) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without a message".into())
+}

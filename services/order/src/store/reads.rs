@@ -1,0 +1,190 @@
+//! Questions the API asks. Each is one statement that reads the same on both backends but for its placeholders.
+
+use contracts::catalog::Product;
+use contracts::{CustomerId, OrderId, Timestamp};
+use millrace::store::{Database, Pool, StoreError};
+use rusqlite::types::Value;
+use uuid::Uuid;
+
+use super::rows::{entry, key_row, order_columns, order_row, product};
+use crate::domain::{Order, Status};
+use crate::model::{Entry, KeyRow};
+
+/// Reads beside the writer.
+#[derive(Clone)]
+pub struct Reads {
+    database: Database,
+}
+
+/// Which orders a list shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    pub status: Option<Status>,
+    pub customer_id: Option<CustomerId>,
+    /// Only what comes behind this.
+    pub after: Option<Position>,
+    pub limit: u32,
+}
+
+/// A place in the list, which shows the newest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    pub accepted_at: Timestamp,
+    pub order_id: OrderId,
+}
+
+/// A page of orders and where the next one begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub orders: Vec<Order>,
+    pub next: Option<Position>,
+}
+
+/// A placeholder's value for either backend.
+enum Param {
+    Id(OrderId),
+    Int(i64),
+    Text(String),
+}
+
+/// Runs one statement on whichever backend there is and maps its rows with a function generic over both.
+macro_rules! select {
+    ($database:expr, $sql:expr, $params:expr, $map:path) => {{
+        let sql: String = $sql;
+        let params: Vec<Param> = $params;
+        match $database.pool() {
+            Pool::Sqlite(pool) => {
+                let read = move |db: &rusqlite::Connection| -> Result<Vec<_>, StoreError> {
+                    let mut select = db.prepare_cached(&sql)?;
+                    let values = params.into_iter().map(Value::from);
+                    let rows = select.query_map(rusqlite::params_from_iter(values), |row| $map(row))?;
+                    Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?)
+                };
+                pool.read(read).await
+            }
+            Pool::Postgres(pool) => {
+                let client = pool.get().await?;
+                let select = client.prepare_cached(&sql).await?;
+                let values: Vec<_> = params.iter().map(Param::postgres).collect();
+                let rows = client.query(&select, &values).await?;
+                Ok(rows.iter().map($map).collect::<Result<Vec<_>, tokio_postgres::Error>>()?)
+            }
+        }
+    }};
+}
+
+impl Reads {
+    pub fn new(database: Database) -> Self {
+        Self { database }
+    }
+
+    /// An order that is here in full; not one that is known from facts alone.
+    pub async fn order(&self, id: OrderId) -> Result<Option<Order>, StoreError> {
+        let sql = concat!("select ", order_columns!(), " from orders where order_id = $1 and status <> 'unknown'");
+        let found: Result<Vec<_>, StoreError> = select!(self.database, sql.to_owned(), vec![Param::Id(id)], order_row);
+        Ok(found?.pop().map(|row| row.order))
+    }
+
+    /// An order's timeline in the order of the events' own times; entries of one millisecond as they were learnt.
+    pub async fn timeline(&self, id: OrderId) -> Result<Vec<Entry>, StoreError> {
+        let sql = "select order_id, seq, at, event_type, service, event_id, detail from order_timeline
+                   where order_id = $1 order by at, seq";
+        select!(self.database, sql.to_owned(), vec![Param::Id(id)], entry)
+    }
+
+    /// What was added to an order's timeline behind `seq`, in the order it was learnt.
+    pub async fn entries_after(&self, id: OrderId, seq: i64) -> Result<Vec<Entry>, StoreError> {
+        let sql = "select order_id, seq, at, event_type, service, event_id, detail from order_timeline
+                   where order_id = $1 and seq > $2 order by seq";
+        select!(self.database, sql.to_owned(), vec![Param::Id(id), Param::Int(seq)], entry)
+    }
+
+    /// A page of the list, newest first.
+    pub async fn list(&self, page: &Page) -> Result<Listed, StoreError> {
+        let (sql, params) = page.select();
+        let found: Result<Vec<_>, StoreError> = select!(self.database, sql, params, order_row);
+        let mut orders: Vec<Order> = found?.into_iter().map(|row| row.order).collect();
+        // One more than asked for was read, to know whether there is another page.
+        let more = orders.len() > page.limit as usize;
+        orders.truncate(page.limit as usize);
+        let last = orders.last().and_then(|order| {
+            let accepted_at = order.placed.as_ref()?.accepted_at;
+            Some(Position { accepted_at, order_id: order.id })
+        });
+        Ok(Listed { orders, next: last.filter(|_| more) })
+    }
+
+    /// Orders still processing whose deadline is `now` or earlier, the most overdue first.
+    pub async fn overdue(&self, now: Timestamp, limit: u32) -> Result<Vec<OrderId>, StoreError> {
+        let sql = "select order_id from orders where status = 'processing' and deadline_at <= $1
+                   order by deadline_at limit $2";
+        let params = vec![Param::Int(now.unix_ms()), Param::Int(i64::from(limit))];
+        select!(self.database, sql.to_owned(), params, order_id)
+    }
+
+    /// What an idempotency key was used for.
+    pub async fn key(&self, key: &str) -> Result<Option<KeyRow>, StoreError> {
+        let sql = "select key, request_hash, order_id, used_at from idempotency_keys where key = $1";
+        let found: Result<Vec<_>, StoreError> =
+            select!(self.database, sql.to_owned(), vec![Param::Text(key.to_owned())], key_row);
+        Ok(found?.pop().map(|(_, row)| row))
+    }
+
+    /// The stored copy of the catalog.
+    pub async fn catalog(&self) -> Result<Vec<Product>, StoreError> {
+        let sql = "select product_id, name, price_minor, currency, opening_stock from catalog_products order by product_id";
+        select!(self.database, sql.to_owned(), vec![], product)
+    }
+}
+
+fn order_id<R: super::columns::Columns>(row: &R) -> Result<OrderId, R::Error> {
+    row.order_id(0)
+}
+
+impl Page {
+    fn select(&self) -> (String, Vec<Param>) {
+        let mut sql = concat!("select ", order_columns!(), " from orders where status <> 'unknown'").to_owned();
+        let mut params = Vec::new();
+        let mut with = |condition: &str, values: Vec<Param>| {
+            let mut condition = condition.to_owned();
+            for value in values {
+                params.push(value);
+                condition = condition.replacen('?', &format!("${}", params.len()), 1);
+            }
+            sql.push_str(&condition);
+        };
+        if let Some(status) = self.status {
+            with(" and status = ?", vec![Param::Text(status.as_str().to_owned())]);
+        }
+        if let Some(customer) = &self.customer_id {
+            with(" and customer_id = ?", vec![Param::Text(customer.to_string())]);
+        }
+        if let Some(after) = self.after {
+            let place = vec![Param::Int(after.accepted_at.unix_ms()), Param::Id(after.order_id)];
+            with(" and (accepted_at, order_id) < (?, ?)", place);
+        }
+        let limit = vec![Param::Int(i64::from(self.limit) + 1)];
+        with(" order by accepted_at desc, order_id desc limit ?", limit);
+        (sql, params)
+    }
+}
+
+impl From<Param> for Value {
+    fn from(param: Param) -> Self {
+        match param {
+            Param::Id(id) => Self::Text(id.to_string()),
+            Param::Int(value) => Self::Integer(value),
+            Param::Text(text) => Self::Text(text),
+        }
+    }
+}
+
+impl Param {
+    fn postgres(&self) -> &(dyn tokio_postgres::types::ToSql + Sync) {
+        match self {
+            Self::Id(OrderId(id)) => id as &Uuid,
+            Self::Int(value) => value,
+            Self::Text(text) => text,
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The model's rows in SQLite.
+
+use millrace::store::SqliteModel;
+use rusqlite::{Connection, Result, Row, named_params, params};
+
+use super::rows::{FlatOrder, key_row, order_columns, order_row};
+use crate::model::{CatalogWrite, Intent, Needs, OrderModel, Rows};
+
+impl SqliteModel for OrderModel {
+    fn load(&self, db: &Connection, intents: &[&Intent]) -> Result<Rows> {
+        let needs = Needs::of(intents);
+        let mut rows = Rows::default();
+        let mut find = db.prepare_cached(concat!("select ", order_columns!(), " from orders where order_id = ?"))?;
+        for id in &needs.orders {
+            let mut found = find.query([id.to_string()])?;
+            if let Some(row) = found.next()? {
+                rows.orders.loaded(*id, order_row::<Row<'_>>(row)?);
+            }
+        }
+        let mut find = db.prepare_cached("select 1 from order_timeline where order_id = ? and event_id = ?")?;
+        for (id, event_id) in needs.entries {
+            if find.exists(params![id.to_string(), event_id])? {
+                rows.known_entries.insert((id, event_id.to_owned()));
+            }
+        }
+        let mut find =
+            db.prepare_cached("select key, request_hash, order_id, used_at from idempotency_keys where key = ?")?;
+        for key in needs.keys {
+            let mut found = find.query([key])?;
+            if let Some(row) = found.next()? {
+                let (key, row) = key_row::<Row<'_>>(row)?;
+                rows.keys.loaded(key, row);
+            }
+        }
+        Ok(rows)
+    }
+
+    fn save(&self, db: &Connection, rows: &Rows) -> Result<()> {
+        save_orders(db, rows)?;
+        let mut insert = db.prepare_cached(
+            "insert into order_timeline (order_id, seq, at, event_type, service, event_id, detail)
+             values (?, ?, ?, ?, ?, ?, ?)",
+        )?;
+        for entry in &rows.new_entries {
+            let what = &entry.what;
+            insert.execute(params![
+                entry.order_id.to_string(),
+                entry.seq,
+                what.at.unix_ms(),
+                what.event_type,
+                what.service,
+                what.event_id,
+                what.detail.to_string()
+            ])?;
+        }
+        // An expired key is used anew.
+        let mut upsert = db.prepare_cached(
+            "insert into idempotency_keys (key, request_hash, order_id, used_at) values (?, ?, ?, ?)
+             on conflict (key) do update set request_hash = excluded.request_hash, order_id = excluded.order_id,
+                 used_at = excluded.used_at",
+        )?;
+        for (key, row) in rows.keys.inserted().chain(rows.keys.updated()) {
+            upsert.execute(params![key, row.request_hash, row.order_id.to_string(), row.used_at.unix_ms()])?;
+        }
+        if let Some(before) = rows.forget_keys_before {
+            db.prepare_cached("delete from idempotency_keys where used_at < ?")?.execute([before.unix_ms()])?;
+        }
+        if !rows.catalog.is_empty() {
+            save_catalog(db, &CatalogWrite::of(&rows.catalog))?;
+        }
+        Ok(())
+    }
+}
+
+fn save_orders(db: &Connection, rows: &Rows) -> Result<()> {
+    // `replace` is for a row that knew only facts; it has no other table hanging on it.
+    let mut insert = db.prepare_cached(concat!(
+        "insert or replace into orders (",
+        order_columns!(),
+        ") values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    ))?;
+    // What is fixed when an order is placed stays out, and with it the indexes on it.
+    let mut update = db.prepare_cached(
+        "update orders set status = :status, cancel_reason = :cancel_reason, payment = :payment, stock = :stock,
+             entries = :entries, ended_at = :ended_at
+         where order_id = :order_id",
+    )?;
+    let filled = |id| rows.filled.contains(id);
+    let inserted = rows.orders.inserted().chain(rows.orders.updated().filter(|(id, _)| filled(id)));
+    for (_, row) in inserted {
+        let flat = FlatOrder::of(row);
+        insert.execute(params![
+            flat.id.to_string(),
+            flat.status,
+            flat.cancel_reason,
+            flat.payment,
+            flat.stock,
+            flat.entries,
+            flat.customer_id,
+            flat.total_minor,
+            flat.currency,
+            flat.items,
+            flat.payment_method,
+            flat.email,
+            flat.phone,
+            flat.is_foreign,
+            flat.created_at,
+            flat.accepted_at,
+            flat.deadline_at,
+            flat.ended_at,
+        ])?;
+    }
+    for (_, row) in rows.orders.updated().filter(|(id, _)| !filled(id)) {
+        let flat = FlatOrder::of(row);
+        update.execute(named_params! {
+            ":order_id": flat.id.to_string(),
+            ":status": flat.status,
+            ":cancel_reason": flat.cancel_reason,
+            ":payment": flat.payment,
+            ":stock": flat.stock,
+            ":entries": flat.entries,
+            ":ended_at": flat.ended_at,
+        })?;
+    }
+    Ok(())
+}
+
+fn save_catalog(db: &Connection, write: &CatalogWrite<'_>) -> Result<()> {
+    if write.replace {
+        db.prepare_cached("delete from catalog_products")?.execute([])?;
+    }
+    let mut remove = db.prepare_cached("delete from catalog_products where product_id = ?")?;
+    for id in &write.remove {
+        remove.execute([id.as_str()])?;
+    }
+    let mut upsert = db.prepare_cached(
+        "insert or replace into catalog_products (product_id, name, price_minor, currency, opening_stock)
+         values (?, ?, ?, ?, ?)",
+    )?;
+    for product in &write.put {
+        let price = product.unit_price;
+        upsert.execute(params![
+            product.product_id.as_str(),
+            product.name,
+            price.minor,
+            price.currency.as_str(),
+            product.opening_stock
+        ])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+use contracts::OrderId;
+use millrace::store::SqliteModel;
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Result, named_params};
+
+use super::columns::{columns, read};
+use crate::model::{Intent, PaymentModel, Row, Rows, orders_of};
+
+const INSERT: &str = concat!(
+    "insert into payments (",
+    columns!(),
+    ") values (:order_id, :state, :confirmed, :cancelled, :amount_minor, :currency, :payment_method, :payment_id,
+        :refusal_code, :refusal_message, :due_at, :attempts, :last_problem, :correlation_id, :created_at, :updated_at)"
+);
+
+// The last two are named to take the same parameters as the insert; they never change.
+const UPDATE: &str = "update payments set state = :state, confirmed = :confirmed, cancelled = :cancelled,
+        amount_minor = :amount_minor, currency = :currency, payment_method = :payment_method, payment_id = :payment_id,
+        refusal_code = :refusal_code, refusal_message = :refusal_message, due_at = :due_at, attempts = :attempts,
+        last_problem = :last_problem, updated_at = :updated_at,
+        correlation_id = :correlation_id, created_at = :created_at
+    where order_id = :order_id";
+
+impl SqliteModel for PaymentModel {
+    fn load(&self, db: &Connection, intents: &[&Intent]) -> Result<Rows> {
+        let mut rows = Rows::default();
+        for order_id in orders_of(intents) {
+            if let Some(row) = get(db, order_id)? {
+                rows.payments.loaded(order_id, row);
+            }
+        }
+        Ok(rows)
+    }
+
+    fn save(&self, db: &Connection, rows: &Rows) -> Result<()> {
+        let mut insert = db.prepare_cached(INSERT)?;
+        for (_, row) in rows.payments.inserted() {
+            write(&mut insert, row)?;
+        }
+        let mut update = db.prepare_cached(UPDATE)?;
+        for (_, row) in rows.payments.updated() {
+            write(&mut update, row)?;
+        }
+        Ok(())
+    }
+}
+
+fn write(statement: &mut CachedStatement<'_>, row: &Row) -> Result<usize> {
+    let payment = &row.payment;
+    let (charge, refusal) = (payment.charge.as_ref(), payment.refusal.as_ref());
+    statement.execute(named_params! {
+        ":order_id": payment.order_id.to_string(),
+        ":state": payment.state.as_str(),
+        ":confirmed": payment.confirmed,
+        ":cancelled": payment.cancelled,
+        ":amount_minor": charge.map(|charge| charge.amount.minor),
+        ":currency": charge.map(|charge| charge.amount.currency.as_str()),
+        ":payment_method": charge.map(|charge| charge.payment_method.as_str()),
+        ":payment_id": payment.payment_id,
+        ":refusal_code": refusal.map(|refusal| refusal.code.as_str()),
+        ":refusal_message": refusal.map(|refusal| refusal.message.as_str()),
+        ":due_at": row.due_at,
+        ":attempts": row.attempts,
+        ":last_problem": row.last_problem,
+        ":correlation_id": row.correlation_id,
+        ":created_at": row.created_at,
+        ":updated_at": row.updated_at,
+    })
+}
+
+pub(super) fn get(db: &Connection, order_id: OrderId) -> Result<Option<Row>> {
+    db.prepare_cached(concat!("select ", columns!(), " from payments where order_id = ?"))?
+        .query_row([order_id.to_string()], |row| read(row))
+        .optional()
+}
+
+pub(super) fn due(db: &Connection, at_ms: i64, limit: u32) -> Result<Vec<Row>> {
+    db.prepare_cached(concat!("select ", columns!(), " from payments where due_at <= ? order by due_at limit ?"))?
+        .query_map([at_ms, i64::from(limit)], |row| read(row))?
+        .collect()
+}
+
+pub(super) fn needing_operator(db: &Connection, limit: u32) -> Result<Vec<Row>> {
+    db.prepare_cached(concat!(
+        "select ",
+        columns!(),
+        " from payments where state in ('authorize_unknown', 'capture_failed', 'void_failed', 'refund_failed')
+          order by updated_at limit ?"
+    ))?
+    .query_map([limit], |row| read(row))?
+    .collect()
+}
