@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{error, info, warn};
 
 use crate::connection::Connection;
@@ -87,7 +88,8 @@ pub struct Kit<M: Model> {
     writer: Writer<M>,
     writer_task: JoinHandle<()>,
     relay_task: JoinHandle<()>,
-    relay_stop: CancellationToken,
+    /// Dropped with a kit that was never run: then nothing goes on behind its back.
+    relay_stop: DropGuard,
     sources: JoinSet<(&'static str, SourceResult)>,
     consumers: JoinSet<()>,
     topology: watch::Receiver<Option<Result<(), TopologyError>>>,
@@ -95,6 +97,11 @@ pub struct Kit<M: Model> {
 
 /// How often readiness asks the database.
 const PING_EVERY: Duration = Duration::from_secs(2);
+/// How long sources and handlers may take to end what they began. Kubernetes kills after 30 s; what was cut off before
+/// is delivered again, and the time left is for the commits.
+const FINISH_WITHIN: Duration = Duration::from_secs(15);
+/// How long the outbox may take to drain, and then the writer to commit. What is left stands in the database.
+const DRAIN_WITHIN: Duration = Duration::from_secs(6);
 
 impl<M: SqliteModel + PostgresModel> Kit<M> {
     /// Opens the database and starts what writes and publishes. Waits for a PostgreSQL server that is not there yet.
@@ -120,6 +127,7 @@ impl<M: SqliteModel + PostgresModel> Kit<M> {
         .map_err(failed)?;
         let relay_stop = CancellationToken::new();
         let relay_task = tokio::spawn(relay.run(writer.clone(), relay_stop.clone()));
+        let relay_stop = relay_stop.drop_guard();
         tokio::spawn(watch_database(database.clone(), component, parts.shutdown.clone()));
         let topology = ensure_in_background(&parts);
         Ok(Self {
@@ -206,13 +214,16 @@ impl<M: Model> Kit<M> {
             error!(service, reason = %reason, "the service has to stop");
             self.parts.shutdown.cancel();
         }
-        while self.sources.join_next().await.is_some() {}
-        while self.consumers.join_next().await.is_some() {}
-        // From here on nobody submits: the relay finishes, drops its writer, and with the last one the writer ends.
-        drop(self.writer);
-        self.relay_stop.cancel();
-        let _ = self.relay_task.await;
-        let _ = self.writer_task.await;
+        // From here on an outage of the database is not waited for; who asked is told, and the broker delivers again.
+        self.writer.stop_waiting();
+        let deadline = Instant::now() + FINISH_WITHIN;
+        end_all(&mut self.sources, deadline, service, "sources of work").await;
+        end_all(&mut self.consumers, deadline, service, "consumers").await;
+        // From here on nobody submits: the relay finishes, tells the writer what it published, and the writer ends.
+        drop(self.relay_stop);
+        end(self.relay_task, service, "the outbox relay").await;
+        self.writer.close();
+        end(self.writer_task, service, "the writer").await;
         info!(service, "the service has stopped, nothing is left undone that is not in its database");
         result
     }
@@ -234,9 +245,10 @@ impl<M: Model> Kit<M> {
                     };
                 }
                 Some(ended) = self.consumers.join_next() => {
-                    if let Err(panic) = ended {
-                        return task("a consumer", panic.to_string());
+                    if self.parts.shutdown.is_cancelled() {
+                        return Ok(());
                     }
+                    return task("a consumer", ended.err().map_or("it returned".into(), |panic| panic.to_string()));
                 }
                 ended = &mut self.relay_task => return task("the outbox relay", format!("{ended:?}")),
                 ended = &mut self.writer_task => return task("the writer", format!("{ended:?}")),
@@ -247,6 +259,23 @@ impl<M: Model> Kit<M> {
                 }
             }
         }
+    }
+}
+
+/// Waits for tasks that were told to stop, and cuts off what has not by the deadline.
+async fn end_all<T: 'static>(tasks: &mut JoinSet<T>, deadline: Instant, service: &str, what: &str) {
+    let ended = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout_at(deadline, ended).await.is_err() {
+        warn!(service, tasks = tasks.len(), "{what} did not end in time and are cut off; what they had in hand is delivered again");
+        tasks.shutdown().await;
+    }
+}
+
+async fn end(mut task: JoinHandle<()>, service: &str, what: &str) {
+    // One that ended by itself has been asked already, and must not be asked twice.
+    if !task.is_finished() && tokio::time::timeout(DRAIN_WITHIN, &mut task).await.is_err() {
+        warn!(service, "{what} did not end in time and is cut off; what it had to do is done at the next start");
+        task.abort();
     }
 }
 

@@ -186,7 +186,7 @@ impl Payment {
     /// Which call to the gateway is due.
     pub fn next_step(&self) -> Option<Step> {
         match self.state {
-            State::Authorizing if !self.cancelled => Some(Step::Authorize),
+            State::Authorizing => Some(Step::Authorize),
             State::Authorized | State::CaptureFailed if self.cancelled => Some(Step::Void),
             State::Authorized if self.confirmed => Some(Step::Capture),
             State::Captured if self.cancelled => Some(Step::Refund),

@@ -52,20 +52,11 @@ pub struct Parts {
 pub async fn run(parts: Parts) -> Result<(), kit::Error> {
     let Parts { kit: kit_parts, settings } = parts;
     let service = kit_parts.service;
-    let gateway = connect(&settings).map_err(|reason| kit::Error::Task {
-        service,
-        task: "the gateway's client",
-        reason,
-    })?;
+    let gateway =
+        connect(&settings).map_err(|reason| kit::Error::Task { service, task: "the gateway's client", reason })?;
     let breaker = Breaker::new("payment-gateway", (&settings.breaker).into());
     let mut kit = Kit::start(kit_parts, PaymentModel { grace: settings.grace.get() }, MIGRATIONS).await?;
-    let steps = Steps {
-        reads: Reads { database: kit.database() },
-        writer: kit.writer(),
-        gateway,
-        breaker,
-        settings,
-    };
+    let steps = Steps { reads: Reads { database: kit.database() }, writer: kit.writer(), gateway, breaker, settings };
 
     let (open, gate) = watch::channel(true);
     let (states, shutdown) = (steps.breaker.subscribe(), kit.shutdown());
@@ -79,9 +70,10 @@ pub async fn run(parts: Parts) -> Result<(), kit::Error> {
         Ok(())
     });
     let (answering, connection, shutdown) = (steps.clone(), kit.connection().clone(), kit.shutdown());
-    kit.spawn("the payment API", async move {
-        Ok(api::serve(answering, &connection, shutdown).await?.stopped().await?)
-    });
+    kit.spawn(
+        "the payment API",
+        async move { Ok(api::serve(answering, &connection, shutdown).await?.stopped().await?) },
+    );
     kit.consume(router(&steps), vec![gate])?;
     drop(steps);
     kit.run().await

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::{self, AckKind};
 use futures::future::FutureExt;
 use time::OffsetDateTime;
-use tracing::{Instrument, debug, error, info_span, warn};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use super::router::RawMessage;
 use super::runner::ConsumerSettings;
@@ -30,9 +31,28 @@ struct Facts {
     stored_at: OffsetDateTime,
 }
 
+/// Longest time to hand an answer to the client, which takes nothing while it is disconnected for long. An answer that
+/// does not leave means that the message is delivered once more, and the inbox recognises it.
+const HANDOVER: Duration = Duration::from_secs(5);
+/// How long a dead letter that cannot be stored may hold up the end of the service. The message itself stays at the
+/// broker, which delivers it again.
+const LAST_TRIES: Duration = Duration::from_secs(2);
+
 impl Shared {
+    /// How often the broker is told that a message is in good hands.
+    pub(super) fn progress_every(&self) -> Duration {
+        (self.settings.ack_wait / 3).max(Duration::from_millis(10))
+    }
+
+    pub(super) async fn answer(&self, message: &jetstream::Message, answer: AckKind) {
+        let left = tokio::time::timeout(HANDOVER, message.ack_with(answer)).await;
+        if !matches!(left, Ok(Ok(()))) {
+            debug!(consumer = self.router.durable(), "an answer did not leave, the broker will deliver the message again");
+        }
+    }
+
     /// Sees a message through to its acknowledgement, negative acknowledgement or dead letter.
-    pub(super) async fn see_through(self: Arc<Self>, message: jetstream::Message) {
+    pub(super) async fn see_through(self: Arc<Self>, message: jetstream::Message, stop: CancellationToken) {
         let facts = match message.info() {
             Ok(info) => Facts {
                 stream_seq: info.stream_sequence,
@@ -52,32 +72,33 @@ impl Shared {
         let outcome = self.still_working(&message, self.handle(&message, &facts)).await;
         metrics::histogram!("millrace_handler_duration_seconds", "consumer" => durable.clone())
             .record(started.elapsed().as_secs_f64());
-        let label = match outcome {
+        let (reason, error) = match outcome {
             Outcome::Done => {
-                if let Err(reason) = message.ack().await {
-                    debug!(reason = %reason, "an acknowledgement did not leave, the inbox will recognise the redelivery");
-                }
-                "done"
+                self.answer(&message, AckKind::Ack).await;
+                return self.count("done");
             }
             Outcome::Failed(Failure::Transient(reason)) if facts.delivered < self.settings.max_attempts => {
                 self.delay(&message, &facts, &reason).await;
-                "retried"
+                return self.count("retried");
             }
-            Outcome::Failed(Failure::Transient(reason)) => {
-                self.still_working(&message, self.bury(&message, &facts, Reason::AttemptsExhausted, reason)).await;
-                "dead_lettered"
-            }
-            Outcome::Failed(Failure::Permanent(reason)) => {
-                self.still_working(&message, self.bury(&message, &facts, Reason::Permanent, reason)).await;
-                "dead_lettered"
-            }
+            Outcome::Failed(Failure::Transient(reason)) => (Reason::AttemptsExhausted, reason),
+            Outcome::Failed(Failure::Permanent(reason)) => (Reason::Permanent, reason),
             Outcome::Undecodable(reason) => {
-                metrics::counter!("millrace_decode_errors_total", "consumer" => durable.clone()).increment(1);
-                self.still_working(&message, self.bury(&message, &facts, Reason::Undecodable, reason)).await;
-                "dead_lettered"
+                metrics::counter!("millrace_decode_errors_total", "consumer" => durable).increment(1);
+                (Reason::Undecodable, reason)
             }
         };
-        metrics::counter!("millrace_handled_total", "consumer" => durable, "outcome" => label).increment(1);
+        tokio::select! {
+            () = self.still_working(&message, self.bury(&message, &facts, reason, error)) => self.count("dead_lettered"),
+            () = async { stop.cancelled().await; tokio::time::sleep(LAST_TRIES).await } => {
+                info!(consumer = self.router.durable(), stream_seq = facts.stream_seq, "a message that has to become a dead letter stays at the broker, because the service is stopping");
+            }
+        }
+    }
+
+    fn count(&self, outcome: &'static str) {
+        metrics::counter!("millrace_handled_total", "consumer" => self.router.durable().to_owned(), "outcome" => outcome)
+            .increment(1);
     }
 
     async fn handle(&self, message: &jetstream::Message, facts: &Facts) -> Outcome {
@@ -89,9 +110,13 @@ impl Shared {
             stream_seq: facts.stream_seq,
             stored_at: facts.stored_at,
         };
-        let call = match self.router.decode(&raw) {
-            Ok(call) => call,
-            Err(reason) => return Outcome::Undecodable(reason.to_string()),
+        let call = match std::panic::catch_unwind(AssertUnwindSafe(|| self.router.decode(&raw))) {
+            Ok(Ok(call)) => call,
+            Ok(Err(reason)) => return Outcome::Undecodable(reason.to_string()),
+            Err(_) => {
+                error!(consumer = self.router.durable(), stream_seq = facts.stream_seq, "decoding panicked");
+                return Outcome::Failed(Failure::transient("decoding panicked"));
+            }
         };
         let span = info_span!("handle", consumer = self.router.durable(), event.r#type = call.meta.event_type,
             event.id = %call.meta.id, order = call.meta.key, correlation_id = call.meta.correlation_id, attempt = facts.delivered);
@@ -120,15 +145,17 @@ impl Shared {
 
     /// Tells the broker at intervals that `work` goes on, so that it does not deliver the message elsewhere.
     async fn still_working<T>(&self, message: &jetstream::Message, work: impl Future<Output = T>) -> T {
-        tokio::pin!(work);
-        let every = self.settings.ack_wait / 3;
-        loop {
-            match tokio::time::timeout(every, &mut work).await {
-                Ok(done) => return done,
-                Err(_) => {
-                    let _ = message.ack_with(AckKind::Progress).await;
-                }
+        let progress = async {
+            loop {
+                tokio::time::sleep(self.progress_every()).await;
+                self.answer(message, AckKind::Progress).await;
             }
+        };
+        // Side by side: a client that takes no answer, because it is disconnected, must not hold up the work.
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = progress => unreachable!("progress is told until the work is done"),
         }
     }
 
@@ -137,9 +164,7 @@ impl Shared {
         metrics::counter!("millrace_retries_total", "consumer" => self.router.durable().to_owned()).increment(1);
         warn!(consumer = self.router.durable(), stream_seq = facts.stream_seq, attempt = facts.delivered,
             max_attempts = self.settings.max_attempts, retry_ms = delay.as_millis() as u64, reason, "the message comes back later");
-        if let Err(error) = message.ack_with(AckKind::Nak(Some(delay))).await {
-            debug!(error = %error, "the delay did not leave, the message comes back after ack-wait");
-        }
+        self.answer(message, AckKind::Nak(Some(delay))).await;
     }
 
     /// Copies the message to the dead letters until the broker has it, and only then ends the original.
@@ -163,7 +188,8 @@ impl Shared {
         if let Some(reply) = &message.reply {
             // `AckKind::Term` carries no reason; the broker shows the text behind +TERM in its advisory.
             let end = format!("+TERM dead letter: {}", reason.as_str());
-            let _ = self.connection.client().publish(reply.clone(), end.into()).await;
+            let ended = self.connection.client().publish(reply.clone(), end.into());
+            let _ = tokio::time::timeout(HANDOVER, ended).await;
         }
     }
 }

@@ -11,6 +11,7 @@ mod failure;
 mod pull;
 mod router;
 mod runner;
+mod work;
 
 pub use failure::Failure;
 pub use router::{OWN_SOURCE_PREFIX, Router};

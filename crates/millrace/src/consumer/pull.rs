@@ -1,7 +1,8 @@
 //! Pull requests with exact credit: as many messages are asked for as there are free slots, never more.
 //!
 //! The client library's own message stream prefetches; here a request is open for each free slot and nothing else, a
-//! paused consumer asks for nothing, and missed heartbeats or a reconnection void what was asked.
+//! paused consumer asks for nothing. What was asked under one inbox is void once that inbox is given up: after missed
+//! heartbeats or a reconnection a new inbox is used, and the broker drops what nobody listens for any more.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,12 +19,19 @@ const EXPIRES: Duration = Duration::from_secs(5);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Without one for this long what was asked is void.
 const SILENCE: Duration = Duration::from_millis(2_500);
+/// How long messages that are on their way already are waited for before the inbox is given up: one that finds nobody
+/// comes back only after ack-wait.
+const LINGER: Duration = Duration::from_millis(100);
+/// Longest time for the broker to hear that nobody listens any more.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// What a message on the reply subject means.
 pub(super) enum Reply {
     Delivered(Message),
     /// A heartbeat or the end of a request.
     Status,
+    /// The broker does not serve the request now.
+    Refused(String),
     /// The consumer or its stream is not there.
     Missing(String),
 }
@@ -83,12 +91,15 @@ impl Pulls {
             return Some(Reply::Status);
         }
         self.open.remove(&request);
+        if status == StatusCode::TIMEOUT || status == StatusCode::NOT_FOUND {
+            return Some(Reply::Status);
+        }
         let description = message.description.as_deref().unwrap_or_default().to_owned();
         // 503: nobody serves the consumer's subject. 409 covers many ends; only this one needs somebody to act.
         if status == StatusCode::NO_RESPONDERS || description.contains("Consumer Deleted") {
             return Some(Reply::Missing(format!("{status} {description}")));
         }
-        Some(Reply::Status)
+        Some(Reply::Refused(format!("{status} {description}")))
     }
 
     /// When what was asked for can no longer be expected, unless there is a sign before.
@@ -96,23 +107,29 @@ impl Pulls {
         (!self.open.is_empty()).then(|| self.last_sign + SILENCE)
     }
 
-    /// Forgets what was asked for. A message that comes all the same is taken.
-    pub(super) fn void(&mut self) {
-        self.open.clear();
-        self.last_sign = Instant::now();
-    }
-
-    /// Tells the broker that nobody listens any more, then returns what had arrived already.
+    /// Asks for nothing more, tells the broker that nobody listens, and returns what came until then.
     pub(super) async fn stop(mut self) -> Vec<Message> {
-        use futures::{FutureExt, StreamExt};
-        let _ = self.replies.unsubscribe().await;
-        let _ = tokio::time::timeout(Duration::from_millis(500), self.connection.client().flush()).await;
+        use futures::StreamExt;
         let mut late = Vec::new();
-        while let Some(Some(message)) = self.replies.next().now_or_never() {
-            if message.status.is_none() {
-                late.push(message);
+        let linger = async {
+            while self.outstanding() > 0
+                && let Some(reply) = self.next().await
+            {
+                if let Reply::Delivered(message) = reply {
+                    late.push(message);
+                }
             }
-        }
+        };
+        let _ = tokio::time::timeout(LINGER, linger).await;
+        let farewell = async {
+            let _ = self.replies.drain().await;
+            while let Some(message) = self.replies.next().await {
+                if message.status.is_none() {
+                    late.push(message);
+                }
+            }
+        };
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
         late
     }
 

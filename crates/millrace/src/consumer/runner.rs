@@ -1,19 +1,19 @@
-use std::collections::{HashMap, VecDeque};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream;
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::{BoxFuture, select_all};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, warn};
 
 use super::Router;
 use super::delivery::Shared;
 use super::pull::{Pulls, Reply};
-use crate::connection::Connection;
+use super::work::Work;
+use crate::connection::{Connection, State};
 
 /// Limits of one consumer.
 #[derive(Debug, Clone)]
@@ -52,8 +52,10 @@ pub struct Consumer {
     restore: Restore,
 }
 
-/// Pause before asking again when the consumer was missing.
-const MISSING_PAUSE: Duration = Duration::from_secs(1);
+/// Pause before asking again when the consumer was missing, or the broker refused to serve it.
+const REST: Duration = Duration::from_secs(1);
+/// Longest time to hand a subscription or a request to the client, which takes nothing while it is disconnected for long.
+const HANDOVER: Duration = Duration::from_secs(1);
 /// How often the backlog is measured.
 const LAG_EVERY: Duration = Duration::from_secs(5);
 
@@ -73,72 +75,101 @@ impl Consumer {
     /// Consumes until `stop` is cancelled, then sees what has begun through to its end and gives back the rest.
     pub async fn run(self, stop: CancellationToken) {
         let durable = self.shared.router.durable().to_owned();
-        let lag = tokio::spawn(measure_lag(self.shared.clone(), stop.clone()));
-        let mut work = Work::new(self.shared.clone());
-        let mut reconnects = self.shared.connection.reconnects();
-        while !stop.is_cancelled() {
-            let connected = tokio::select! {
-                connected = self.shared.connection.connected() => connected,
-                () = stop.cancelled() => break,
-            };
-            if connected.is_err() {
-                break;
-            }
-            let pulls = Pulls::start(self.shared.connection.clone(), &self.shared.stream, &durable).await;
-            match pulls {
-                Ok(pulls) => self.pull(pulls, &mut work, &mut reconnects, &stop).await,
-                Err(error) => {
-                    warn!(consumer = durable, error = %error, "subscribing failed, trying again");
-                    tokio::time::sleep(MISSING_PAUSE).await;
-                }
-            }
-        }
+        let _lag = AbortOnDropHandle::new(tokio::spawn(measure_lag(self.shared.clone(), stop.clone())));
+        let mut work = Work::new(self.shared.clone(), stop.clone());
+        self.pull(&mut work, &stop).await;
         work.give_back_waiting().await;
         work.finish().await;
-        lag.abort();
         debug!(consumer = durable, "the consumer has finished what it began");
     }
 
-    async fn pull(
-        &self,
-        mut pulls: Pulls,
-        work: &mut Work,
-        reconnects: &mut watch::Receiver<u64>,
-        stop: &CancellationToken,
-    ) {
-        let workers = self.shared.settings.workers;
-        // Asking for one message at a time would cost a request each; waiting for all slots would leave some idle.
-        let worthwhile = (workers / 4).max(1);
-        let mut missing_until = None;
+    async fn pull(&self, work: &mut Work, stop: &CancellationToken) {
+        let mut pulls: Option<Pulls> = None;
+        let mut reconnects = self.shared.connection.reconnects();
+        let mut state = self.shared.connection.state();
+        let mut restoring: Option<BoxFuture<'static, ()>> = None;
+        let mut rest_until: Option<Instant> = None;
+        let mut keep_waiting = tokio::time::interval(self.shared.progress_every());
+        keep_waiting.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let free = workers.saturating_sub(work.held() + pulls.outstanding());
-            if missing_until.is_none() && self.gates_open() && free > 0 && (free >= worthwhile || pulls.outstanding() == 0) {
-                pulls.request(free).await;
+            let open = self.gates_open();
+            if open {
+                work.start();
+            } else if pulls.as_ref().is_some_and(|pulls| pulls.outstanding() > 0) {
+                // What was asked for must not be delivered to a closed gate: it would cost an attempt.
+                self.leave(&mut pulls, work).await;
             }
-            let silence = pulls.silent_at();
+            if open && restoring.is_none() && rest_until.is_none() && self.shared.connection.is_connected() {
+                rest_until = self.ask(&mut pulls, work).await;
+            }
+            let silence = pulls.as_ref().and_then(Pulls::silent_at);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                _ = keep_waiting.tick() => work.keep_waiting().await,
+                changed = reconnects.changed() => match changed {
+                    // Requests of the old connection are void, and those that queued up meanwhile too.
+                    Ok(()) => self.leave(&mut pulls, work).await,
+                    Err(_) => return,
+                },
                 () = work.one_finished(), if work.running() => {}
-                reply = pulls.next() => match reply {
+                reply = next_reply(&mut pulls) => match reply {
                     Some(Reply::Delivered(message)) => work.add(message),
                     Some(Reply::Status) => {}
-                    Some(Reply::Missing(reason)) => {
-                        warn!(consumer = self.shared.router.durable(), stream = self.shared.stream, reason, "the consumer is missing at the broker, putting it back");
-                        pulls.void();
-                        (self.restore)().await;
-                        missing_until = Some(tokio::time::Instant::now() + MISSING_PAUSE);
+                    Some(Reply::Refused(reason)) => {
+                        debug!(consumer = self.shared.router.durable(), reason, "the broker does not serve the consumer now");
+                        rest_until = Some(Instant::now() + REST.mul_f64(0.25 + fastrand::f64() / 2.0));
                     }
-                    None => return,
+                    Some(Reply::Missing(reason)) => if restoring.is_none() {
+                        warn!(consumer = self.shared.router.durable(), stream = self.shared.stream, reason, "the consumer is missing at the broker, putting it back");
+                        restoring = Some((self.restore)());
+                    },
+                    None => pulls = None,
                 },
-                () = sleep_until(silence) => pulls.void(),
-                Ok(()) = reconnects.changed() => pulls.void(),
-                () = self.gate_changed() => {}
-                () = sleep_until(missing_until) => missing_until = None,
+                () = sleep_until(silence) => self.leave(&mut pulls, work).await,
+                () = self.gates_turned(open) => {}
+                () = when_there(&mut restoring) => {
+                    restoring = None;
+                    rest_until = Some(Instant::now() + REST);
+                }
+                () = sleep_until(rest_until) => rest_until = None,
+                () = async { drop(state.wait_for(|state| *state == State::Closed).await) } => return,
             }
         }
-        for message in pulls.stop().await {
-            work.add_waiting(message);
+        self.leave(&mut pulls, work).await;
+    }
+
+    /// Asks for as many messages as there are free workers. Returns until when to rest if that was not possible.
+    async fn ask(&self, pulls: &mut Option<Pulls>, work: &Work) -> Option<Instant> {
+        let workers = self.shared.settings.workers.max(1);
+        let outstanding = pulls.as_ref().map_or(0, Pulls::outstanding);
+        let free = workers.saturating_sub(work.held() + outstanding);
+        // Asking for one message at a time would cost a request each; waiting for all slots would leave some idle.
+        let worthwhile = (workers / 4).max(1);
+        if free == 0 || (free < worthwhile && outstanding > 0) {
+            return None;
+        }
+        let durable = self.shared.router.durable();
+        let asked = async {
+            let pulls = match pulls {
+                Some(pulls) => pulls,
+                None => pulls.insert(Pulls::start(self.shared.connection.clone(), &self.shared.stream, durable).await?),
+            };
+            pulls.request(free).await;
+            Ok::<_, async_nats::SubscribeError>(())
+        };
+        match tokio::time::timeout(HANDOVER, asked).await {
+            Ok(Ok(())) => return None,
+            Ok(Err(error)) => warn!(consumer = durable, error = %error, "subscribing failed, trying again"),
+            Err(_) => debug!(consumer = durable, "the client takes no request, trying again"),
+        }
+        Some(Instant::now() + REST)
+    }
+
+    /// Gives up what was asked for; messages that came all the same are kept.
+    async fn leave(&self, pulls: &mut Option<Pulls>, work: &mut Work) {
+        if let Some(pulls) = pulls.take() {
+            pulls.stop().await.into_iter().for_each(|message| work.add(message));
         }
     }
 
@@ -146,125 +177,49 @@ impl Consumer {
         self.gates.iter().all(|gate| *gate.borrow())
     }
 
-    /// Ends when a gate that is closed now may have opened.
-    async fn gate_changed(&self) {
-        for gate in &self.gates {
-            if !*gate.borrow() {
+    /// Ends when it may have changed whether every gate is open.
+    async fn gates_turned(&self, open: bool) {
+        let turning: Vec<_> = self
+            .gates
+            .iter()
+            .filter(|gate| open || !*gate.borrow())
+            .map(|gate| {
                 let mut gate = gate.clone();
-                if gate.wait_for(|open| *open).await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-                return;
-            }
+                Box::pin(async move {
+                    // Whoever dropped the other end will not turn it any more.
+                    if gate.wait_for(|now| *now != open).await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                })
+            })
+            .collect();
+        if turning.is_empty() {
+            std::future::pending::<()>().await;
+        } else {
+            select_all(turning).await;
         }
-        std::future::pending().await
     }
 }
 
-async fn sleep_until(at: Option<tokio::time::Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
+async fn next_reply(pulls: &mut Option<Pulls>) -> Option<Reply> {
+    match pulls {
+        Some(pulls) => pulls.next().await,
         None => std::future::pending().await,
     }
 }
 
-/// Messages in hand: running, or waiting for one with the same key.
-struct Work {
-    shared: Arc<Shared>,
-    running: JoinSet<Option<String>>,
-    /// Keys being handled, with the messages that wait for their turn.
-    lanes: HashMap<String, VecDeque<jetstream::Message>>,
-    waiting: usize,
-}
-
-impl Work {
-    fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, running: JoinSet::new(), lanes: HashMap::new(), waiting: 0 }
-    }
-
-    fn held(&self) -> usize {
-        self.running.len() + self.waiting
-    }
-
-    fn running(&self) -> bool {
-        !self.running.is_empty()
-    }
-
-    fn add(&mut self, message: async_nats::Message) {
-        let message = jetstream::Message { message, context: self.shared.connection.jetstream().clone() };
-        let key = key_of(&message);
-        match key {
-            Some(key) => match self.lanes.get_mut(&key) {
-                Some(lane) => {
-                    lane.push_back(message);
-                    self.waiting += 1;
-                }
-                None => {
-                    self.lanes.insert(key.clone(), VecDeque::new());
-                    self.start(Some(key), message);
-                }
-            },
-            None => self.start(None, message),
-        }
-    }
-
-    /// Keeps a message that will not be started any more, to be given back.
-    fn add_waiting(&mut self, message: async_nats::Message) {
-        let message = jetstream::Message { message, context: self.shared.connection.jetstream().clone() };
-        self.lanes.entry(String::new()).or_default().push_back(message);
-        self.waiting += 1;
-    }
-
-    fn start(&mut self, key: Option<String>, message: jetstream::Message) {
-        let shared = self.shared.clone();
-        self.running.spawn(async move {
-            let done = AssertUnwindSafe(shared.see_through(message)).catch_unwind().await;
-            if done.is_err() {
-                error!("a worker panicked outside its handler, the message comes back after ack-wait");
-            }
-            key
-        });
-    }
-
-    async fn one_finished(&mut self) {
-        let key = match self.running.join_next().await {
-            Some(Ok(Some(key))) => key,
-            _ => return,
-        };
-        match self.lanes.get_mut(&key).and_then(VecDeque::pop_front) {
-            Some(next) => {
-                self.waiting -= 1;
-                self.start(Some(key), next);
-            }
-            None => {
-                self.lanes.remove(&key);
-            }
-        }
-    }
-
-    /// Messages that were not begun go to another instance, or to this one after its restart, without waiting for
-    /// ack-wait to pass.
-    async fn give_back_waiting(&mut self) {
-        let waiting: Vec<_> = self.lanes.values_mut().flat_map(|lane| lane.drain(..)).collect();
-        self.waiting = 0;
-        if !waiting.is_empty() {
-            info!(consumer = self.shared.router.durable(), messages = waiting.len(), "messages that were not begun are given back");
-        }
-        for message in waiting {
-            let _ = message.ack_with(jetstream::AckKind::Nak(Some(Duration::from_millis(200)))).await;
-        }
-    }
-
-    async fn finish(&mut self) {
-        while self.running() {
-            self.one_finished().await;
-        }
+async fn when_there(future: &mut Option<BoxFuture<'static, ()>>) {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
     }
 }
 
-/// CloudEvents `subject`; a foreign message without one is in no order with any other.
-fn key_of(message: &jetstream::Message) -> Option<String> {
-    message.headers.as_ref()?.get("ce-subject").map(|key| key.as_str().to_owned()).filter(|key| !key.is_empty())
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn measure_lag(shared: Arc<Shared>, stop: CancellationToken) {

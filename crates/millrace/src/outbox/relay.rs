@@ -1,20 +1,23 @@
 //! Publishes outbox rows: from memory right after the commit, from the table where memory was not enough.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::context::PublishError;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
+use async_nats::{HeaderName, HeaderValue};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Confirmation, Row};
+use super::queue::{PERSISTENT, Queue, RETRY_MOST};
+use super::{Backlog, Confirmation, Row};
 use crate::connection::Connection;
 use crate::store::{Database, Model, StoreError, Writer};
 
@@ -52,36 +55,41 @@ const CHANNEL: usize = 1_024;
 const PAGE: u32 = 500;
 /// Confirmations stored at once.
 const CONFIRM_BATCH: usize = 256;
-/// Pause before a row the broker refused is tried again, doubling up to the second.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_MOST: Duration = Duration::from_secs(5);
 
 /// Hands committed rows to the relay; never blocks the writer.
 #[derive(Debug, Clone)]
 pub struct RelaySender {
     rows: mpsc::Sender<Vec<Row>>,
-    missed: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    missed: Arc<AtomicBool>,
 }
 
 impl RelaySender {
     pub(crate) fn committed(&self, rows: Vec<Row>) {
         if !rows.is_empty() && self.rows.try_send(rows).is_err() {
-            self.missed.store(true, std::sync::atomic::Ordering::Release);
+            self.unsure();
         }
+    }
+
+    /// There may be rows in the table that were not handed over. What is handed over after this call does not overtake
+    /// them.
+    pub(crate) fn unsure(&self) {
+        self.missed.store(true, Ordering::Release);
     }
 }
 
 /// The publishing side of the outbox.
 pub struct Relay {
     rows: mpsc::Receiver<Vec<Row>>,
-    missed: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    missed: Arc<AtomicBool>,
     connection: Connection,
     database: Database,
     settings: RelaySettings,
     queue: Queue,
     confirmations: Vec<Confirmation>,
+    /// Rows that the broker has while the table does not say so yet.
     unconfirmed: HashSet<i64>,
     scan: Option<Scan>,
+    page: Option<BoxFuture<'static, Page>>,
     read_failed: bool,
 }
 
@@ -95,13 +103,22 @@ struct Scan {
     highest_left: i64,
 }
 
-type Published = (Row, Result<PublishAck, PublishError>);
+type Published = (Row, Result<PublishAck, Refused>);
 type Page = Result<Vec<Row>, StoreError>;
+
+/// Why a row is not with the broker, as far as is known.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error("the header {0} cannot be sent")]
+    Header(String),
+}
 
 impl Relay {
     pub fn new(connection: Connection, database: Database, settings: RelaySettings) -> (Self, RelaySender) {
         let (sender, rows) = mpsc::channel(CHANNEL);
-        let missed = std::sync::Arc::<std::sync::atomic::AtomicBool>::default();
+        let missed = Arc::<AtomicBool>::default();
         let relay = Self {
             rows,
             missed: missed.clone(),
@@ -112,62 +129,85 @@ impl Relay {
             confirmations: Vec::new(),
             unconfirmed: HashSet::new(),
             scan: Some(Scan::catching_up()),
+            page: None,
             read_failed: false,
         };
         (relay, RelaySender { rows: sender, missed })
     }
 
-    /// Publishes until `stop` is cancelled, then finishes what is in memory as long as the broker is there. What is left
+    /// Publishes until `stop` is cancelled, then finishes what is in memory as long as the broker takes it. What is left
     /// stays in the table and is published at the next start.
     pub async fn run<M: Model>(mut self, writer: Writer<M>, stop: CancellationToken) {
         let mut in_flight: FuturesUnordered<BoxFuture<'static, Published>> = FuturesUnordered::new();
-        let mut page: Option<BoxFuture<'static, Page>> = None;
+        let mut storing: FuturesUnordered<BoxFuture<'static, Vec<i64>>> = FuturesUnordered::new();
+        let mut measuring: Option<BoxFuture<'static, Result<Backlog, StoreError>>> = None;
         let mut reconnects = self.connection.reconnects();
         let mut sweep = interval(self.settings.sweep_every);
         let mut confirm = interval(self.settings.confirm_every);
         loop {
-            if self.missed.swap(false, std::sync::atomic::Ordering::AcqRel) {
-                self.scan = Some(Scan::catching_up());
+            if self.missed.swap(false, Ordering::AcqRel) {
+                self.catch_up();
             }
             self.start_publishing(&mut in_flight);
-            if page.is_none() && !stop.is_cancelled() {
-                page = self.next_page();
-            }
-            if stop.is_cancelled() && self.rows.is_empty() {
-                let nothing_to_do = in_flight.is_empty() && self.queue.is_empty();
-                if nothing_to_do || !self.connection.is_connected() {
+            if stop.is_cancelled() {
+                self.page = None;
+                let nothing_to_do = in_flight.is_empty() && self.queue.nothing_ready();
+                if self.rows.is_empty() && (nothing_to_do || !self.connection.is_connected()) {
                     break;
                 }
+            } else if self.page.is_none() {
+                self.page = self.next_page();
             }
             tokio::select! {
                 Some((row, result)) = in_flight.next(), if !in_flight.is_empty() => self.published(row, result),
                 Some(rows) = self.rows.recv() => self.take(rows),
-                read = async { match page.as_mut() { Some(page) => page.await, None => std::future::pending().await } } => {
-                    page = None;
+                read = when_there(&mut self.page) => {
+                    self.page = None;
                     self.page_read(read);
                 }
-                () = self.queue.next_retry() => self.queue.unpark_due(),
-                _ = sweep.tick() => self.start_sweep().await,
-                _ = confirm.tick() => self.store_confirmations(&writer).await,
+                Some(ids) = storing.next(), if !storing.is_empty() => ids.iter().for_each(|id| {
+                    self.unconfirmed.remove(id);
+                }),
+                measured = when_there(&mut measuring) => {
+                    measuring = None;
+                    self.show(measured);
+                }
+                () = self.queue.next_retry(), if !stop.is_cancelled() => self.queue.unpark_due(),
+                _ = sweep.tick() => {
+                    self.start_sweep();
+                    // Beside the loop: counting the rows of a long outage takes a while, a hanging database for ever.
+                    let database = self.database.clone();
+                    measuring.get_or_insert_with(|| Box::pin(async move { database.backlog().await }));
+                }
+                _ = confirm.tick() => self.store_confirmations(&writer, &storing),
                 Ok(()) = reconnects.changed() => self.queue.unpark_all(),
                 () = stop.cancelled(), if !stop.is_cancelled() => debug!("the relay finishes what is in memory"),
             }
             if self.confirmations.len() >= CONFIRM_BATCH {
-                self.store_confirmations(&writer).await;
+                self.store_confirmations(&writer, &storing);
             }
         }
-        self.store_confirmations(&writer).await;
+        if !self.confirmations.is_empty() && writer.confirm_last(std::mem::take(&mut self.confirmations)).await.is_err() {
+            debug!("the writer stopped first: the rows are published once more at the next start, and recognised");
+        }
         let left = self.queue.len();
         if left > 0 {
-            info!(service = self.database.service(), left, "NATS is away: unpublished events stay in the outbox for the next start");
+            info!(service = self.database.service(), left, "unpublished events stay in the outbox for the next start");
         }
+    }
+
+    /// Reads the table from its beginning. What an earlier walk is reading at this moment no longer counts.
+    fn catch_up(&mut self) {
+        self.queue.reopen();
+        self.page = None;
+        self.scan = Some(Scan::catching_up());
     }
 
     fn start_publishing(&mut self, in_flight: &mut FuturesUnordered<BoxFuture<'static, Published>>) {
         if !self.connection.is_connected() {
             return;
         }
-        while in_flight.len() < self.settings.max_in_flight {
+        while in_flight.len() < self.settings.max_in_flight.max(1) {
             let Some(row) = self.queue.next() else { return };
             let jetstream = self.connection.jetstream().clone();
             in_flight.push(Box::pin(async move {
@@ -177,7 +217,7 @@ impl Relay {
         }
     }
 
-    fn published(&mut self, row: Row, result: Result<PublishAck, PublishError>) {
+    fn published(&mut self, row: Row, result: Result<PublishAck, Refused>) {
         match result {
             Ok(ack) => {
                 metrics::counter!("millrace_published_total", "service" => self.database.service().to_owned(),
@@ -188,10 +228,11 @@ impl Relay {
                 self.confirmations.push(Confirmation { row_id: row.id, stream: ack.stream, stream_seq: ack.sequence });
             }
             Err(error) => {
-                let (attempt, retry) = self.queue.park(row.clone());
+                let (subject, message_id) = (row.message.subject.clone(), row.message.message_id.clone());
+                let (attempt, retry) = self.queue.park(row);
                 // The first failures of an outage are news to nobody: the connection has said so already.
-                if attempt >= 3 {
-                    warn!(service = self.database.service(), subject = row.message.subject, message_id = row.message.message_id,
+                if attempt > PERSISTENT && attempt.is_power_of_two() {
+                    warn!(service = self.database.service(), subject, message_id,
                         attempt, retry_ms = retry.as_millis() as u64, error = %error, "an event could not be published, it stays in the outbox and is tried again");
                 }
             }
@@ -200,10 +241,13 @@ impl Relay {
 
     /// Rows fresh from a commit.
     fn take(&mut self, rows: Vec<Row>) {
-        let too_many = self.queue.len() + rows.len() > self.settings.max_pending;
-        if too_many && !self.scan.is_some_and(|scan| scan.catching_up) {
+        // Asked again here: what is said to be missing was committed before these rows and must not be overtaken.
+        if self.missed.swap(false, Ordering::AcqRel) {
+            self.catch_up();
+        }
+        if self.is_full(rows.len()) && !self.scan.is_some_and(|scan| scan.catching_up) {
             warn!(service = self.database.service(), pending = self.queue.len(), "more events wait than memory may hold, the rest is read from the outbox table");
-            self.scan = Some(Scan::catching_up());
+            self.catch_up();
         }
         match &mut self.scan {
             Some(scan) if scan.catching_up => {
@@ -214,9 +258,17 @@ impl Relay {
         }
     }
 
-    fn next_page(&self) -> Option<BoxFuture<'static, Page>> {
+    /// Whether memory has no room for `more` rows, even without the lanes that the broker keeps refusing.
+    fn is_full(&mut self, more: usize) -> bool {
+        if self.queue.len() + more > self.settings.max_pending {
+            self.queue.set_failing_aside();
+        }
+        self.queue.len() + more > self.settings.max_pending
+    }
+
+    fn next_page(&mut self) -> Option<BoxFuture<'static, Page>> {
         let scan = self.scan?;
-        if self.queue.len() > self.settings.max_pending / 2 {
+        if self.is_full(self.settings.max_pending / 2) {
             return None;
         }
         let database = self.database.clone();
@@ -228,7 +280,7 @@ impl Relay {
     }
 
     fn page_read(&mut self, read: Page) {
-        self.read_failed = read.is_err();
+        let failed_before = std::mem::replace(&mut self.read_failed, read.is_err());
         let Some(scan) = &mut self.scan else { return };
         match read {
             Ok(rows) if rows.is_empty() => {
@@ -245,7 +297,9 @@ impl Relay {
                 }
             }
             Err(error) => {
-                warn!(service = self.database.service(), error = %error, "the outbox could not be read, the next sweep tries again");
+                if !failed_before {
+                    warn!(service = self.database.service(), error = %error, "the outbox could not be read, trying again");
+                }
                 if !scan.catching_up {
                     self.scan = None;
                 }
@@ -253,28 +307,44 @@ impl Relay {
         }
     }
 
-    async fn start_sweep(&mut self) {
-        let now_ms = unix_ms();
-        if self.scan.is_none() {
-            let created_before_ms = now_ms - self.settings.sweep_after.as_millis() as i64;
-            self.scan = Some(Scan { after_id: 0, created_before_ms, catching_up: false, highest_left: 0 });
+    fn start_sweep(&mut self) {
+        if self.scan.is_some() {
+            return;
         }
-        let Ok(backlog) = self.database.backlog().await else { return };
+        if self.queue.has_aside() {
+            self.catch_up();
+            return;
+        }
+        let created_before_ms = unix_ms() - self.settings.sweep_after.as_millis() as i64;
+        self.scan = Some(Scan { after_id: 0, created_before_ms, catching_up: false, highest_left: 0 });
+    }
+
+    fn show(&self, measured: Result<Backlog, StoreError>) {
+        let Ok(backlog) = measured else { return };
         let service = self.database.service().to_owned();
         metrics::gauge!("millrace_outbox_depth_rows", "service" => service.clone()).set(backlog.rows as f64);
-        let age_ms = backlog.oldest_created_ms.map_or(0, |created| (now_ms - created).max(0));
+        let age_ms = backlog.oldest_created_ms.map_or(0, |created| (unix_ms() - created).max(0));
         metrics::gauge!("millrace_outbox_oldest_age_seconds", "service" => service).set(age_ms as f64 / 1_000.0);
     }
 
-    async fn store_confirmations<M: Model>(&mut self, writer: &Writer<M>) {
+    fn store_confirmations<M: Model>(
+        &mut self,
+        writer: &Writer<M>,
+        storing: &FuturesUnordered<BoxFuture<'static, Vec<i64>>>,
+    ) {
         if self.confirmations.is_empty() {
             return;
         }
         let confirmations = std::mem::take(&mut self.confirmations);
-        if writer.confirm(confirmations).await.is_err() {
-            debug!("the writer stopped first: the rows are published once more at the next start, and recognised");
+        let ids = confirmations.iter().map(|one| one.row_id).collect();
+        match writer.confirm(confirmations) {
+            Ok(stored) => storing.push(Box::pin(async move {
+                // Stored or failed: if the table still says unpublished then the next sweep publishes it again.
+                let _ = stored.await;
+                ids
+            })),
+            Err(back) => self.confirmations = back,
         }
-        self.unconfirmed.clear();
     }
 }
 
@@ -284,119 +354,28 @@ impl Scan {
     }
 }
 
-async fn publish(jetstream: &async_nats::jetstream::Context, row: &Row) -> Result<PublishAck, PublishError> {
+async fn publish(jetstream: &async_nats::jetstream::Context, row: &Row) -> Result<PublishAck, Refused> {
     let mut headers = HeaderMap::new();
     for (name, value) in &row.message.headers {
-        headers.insert(name.as_str(), value.as_str());
+        let refused = || Refused::Header(name.clone());
+        let parsed: (HeaderName, HeaderValue) =
+            (name.parse().map_err(|_| refused())?, value.parse().map_err(|_| refused())?);
+        headers.insert(parsed.0, parsed.1);
     }
     let message = PublishMessage::build().payload(row.message.body.clone()).headers(headers);
-    jetstream.send_publish(row.message.subject.clone(), message).await?.await
+    Ok(jetstream.send_publish(row.message.subject.clone(), message).await?.await?)
 }
 
-/// Rows in memory, by lane: of each lane at most one is being published, so that a lane's rows keep their order even
-/// when a publish has to be repeated.
-#[derive(Default)]
-struct Queue {
-    lanes: HashMap<String, Lane>,
-    ready: VecDeque<String>,
-    parked: BTreeMap<(Instant, String), ()>,
-    known: HashSet<i64>,
-}
-
-#[derive(Default)]
-struct Lane {
-    waiting: BTreeMap<i64, Row>,
-    publishing: Option<i64>,
-    failures: u32,
-}
-
-impl Queue {
-    fn len(&self) -> usize {
-        self.known.len()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.known.is_empty()
-    }
-
-    fn add(&mut self, row: Row) {
-        if !self.known.insert(row.id) {
-            return;
-        }
-        let name = row.message.lane.clone();
-        let lane = self.lanes.entry(name.clone()).or_default();
-        let idle = lane.waiting.is_empty() && lane.publishing.is_none();
-        lane.waiting.insert(row.id, row);
-        if idle {
-            self.ready.push_back(name);
-        }
-    }
-
-    fn next(&mut self) -> Option<Row> {
-        while let Some(name) = self.ready.pop_front() {
-            let Some(lane) = self.lanes.get_mut(&name) else { continue };
-            if let Some((id, row)) = lane.waiting.pop_first() {
-                lane.publishing = Some(id);
-                return Some(row);
-            }
-        }
-        None
-    }
-
-    fn done(&mut self, name: &str) {
-        let Some(lane) = self.lanes.get_mut(name) else { return };
-        if let Some(id) = lane.publishing.take() {
-            self.known.remove(&id);
-        }
-        lane.failures = 0;
-        if lane.waiting.is_empty() {
-            self.lanes.remove(name);
-        } else {
-            self.ready.push_back(name.to_owned());
-        }
-    }
-
-    /// Puts a row that failed back in front of its lane, and the lane aside for a while.
-    fn park(&mut self, row: Row) -> (u32, Duration) {
-        let name = row.message.lane.clone();
-        let lane = self.lanes.entry(name.clone()).or_default();
-        lane.publishing = None;
-        lane.failures += 1;
-        let most = RETRY_FIRST.saturating_mul(1 << lane.failures.min(10)).min(RETRY_MOST);
-        let delay = most.mul_f64(0.5 + fastrand::f64() / 2.0);
-        let until = Instant::now() + delay;
-        lane.waiting.insert(row.id, row);
-        self.parked.insert((until, name), ());
-        (lane.failures, delay)
-    }
-
-    async fn next_retry(&self) {
-        match self.parked.first_key_value() {
-            Some(((until, _), ())) => tokio::time::sleep_until(*until).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn unpark_due(&mut self) {
-        let now = Instant::now();
-        while let Some(entry) = self.parked.first_entry() {
-            if entry.key().0 > now {
-                return;
-            }
-            let ((_, name), ()) = entry.remove_entry();
-            self.ready.push_back(name);
-        }
-    }
-
-    fn unpark_all(&mut self) {
-        for ((_, name), ()) in std::mem::take(&mut self.parked) {
-            self.ready.push_back(name);
-        }
+/// The result of a future that may not have been started.
+async fn when_there<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
     }
 }
 
 fn interval(every: Duration) -> tokio::time::Interval {
-    let mut interval = tokio::time::interval(every);
+    let mut interval = tokio::time::interval(every.max(Duration::from_millis(1)));
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     interval
 }

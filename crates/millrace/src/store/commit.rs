@@ -74,37 +74,37 @@ pub(super) async fn run<M: Model, S: Session<M>>(core: Core<M>, session: S, mut 
     prune.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut waiting = Vec::with_capacity(core.settings.max_batch);
     let mut closed = false;
-    let mut loop_ = Loop { core, session, pruned_to: 0, in_doubt: false, gave_up: None };
+    let mut committer = Committer { core, session, pruned_to: 0, in_doubt: false, gave_up: None };
     loop {
         let mut confirming = Vec::new();
         // In no order of preference: each has its turn however busy the others are.
         tokio::select! {
-            taken = inbox.submitted.recv_many(&mut waiting, loop_.core.settings.max_batch) => if taken == 0 { break },
+            taken = inbox.submitted.recv_many(&mut waiting, committer.core.settings.max_batch) => if taken == 0 { break },
             Some(more) = inbox.confirmed.recv() => confirming.push(more),
             _ = prune.tick() => {
-                if loop_.prune_step().await {
+                if committer.prune_step().await {
                     prune.reset_after(PRUNE_PAUSE);
                 }
                 continue;
             }
-            () = loop_.core.closing.cancelled(), if !closed => {
+            () = committer.core.closing.cancelled(), if !closed => {
                 inbox.submitted.close();
                 closed = true;
                 continue;
             }
         }
-        while waiting.len() < loop_.core.settings.max_batch
+        while waiting.len() < committer.core.settings.max_batch
             && let Ok(one) = inbox.submitted.try_recv()
         {
             waiting.push(one);
         }
-        loop_.commit_all(std::mem::take(&mut waiting), gather(confirming, &mut inbox)).await;
+        committer.commit_all(std::mem::take(&mut waiting), gather(confirming, &mut inbox)).await;
     }
     let rest = gather(Vec::new(), &mut inbox);
     if !rest.is_empty() {
-        loop_.commit_all(Vec::new(), rest).await;
+        committer.commit_all(Vec::new(), rest).await;
     }
-    debug!(service = loop_.core.service, "the writer has committed everything and stops");
+    debug!(service = committer.core.service, "the writer has committed everything and stops");
 }
 
 fn gather<M: Model>(mut confirming: Vec<Confirming>, inbox: &mut Inbox<M>) -> Vec<Confirming> {
@@ -114,7 +114,7 @@ fn gather<M: Model>(mut confirming: Vec<Confirming>, inbox: &mut Inbox<M>) -> Ve
     confirming
 }
 
-struct Loop<M, S> {
+struct Committer<M, S> {
     core: Core<M>,
     session: S,
     pruned_to: i64,
@@ -124,7 +124,7 @@ struct Loop<M, S> {
     gave_up: Option<String>,
 }
 
-impl<M: Model, S: Session<M>> Loop<M, S> {
+impl<M: Model, S: Session<M>> Committer<M, S> {
     /// Commits together; what cannot be committed together is committed one by one, so that a bad intent fails alone.
     async fn commit_all(&mut self, mut waiting: Vec<Box<Waiting<M>>>, confirming: Vec<Confirming>) {
         let (confirmations, told): (Vec<_>, Vec<_>) =

@@ -35,8 +35,8 @@ pub(super) trait Session<M: Model>: Send {
     fn commit(&mut self) -> impl Future<Output = Result<(), SessionError>> + Send;
     /// Never fails: a session that cannot roll back drops its connection.
     fn rollback(&mut self) -> impl Future<Output = ()> + Send;
-    /// Drops the connection, whatever it is doing; the next `begin` takes another one.
-    fn abandon(&mut self) {}
+    /// Ends the transaction without asking a server that may be gone; the next `begin` starts afresh.
+    fn abandon(&mut self);
 }
 
 /// What went wrong in a transaction, by what the writer does about it.

@@ -139,6 +139,10 @@ impl<M: SqliteModel> Session<M> for SqliteSession {
     }
 
     async fn rollback(&mut self) {
+        <Self as Session<M>>::abandon(self);
+    }
+
+    fn abandon(&mut self) {
         if !self.db.is_autocommit() {
             let _ = self.db.execute_batch("rollback");
         }

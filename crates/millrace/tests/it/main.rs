@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails must fail its test")]
 
+mod proxy;
 mod support;
+mod things;
 
 mod connection;
 mod request_reply;
+mod store;
 mod topology;
