@@ -1,5 +1,7 @@
 //! The `millrace` binary: reads the command line and the settings, and hands over to a command.
 
+#![allow(unreachable_pub, reason = "nothing is outside of a binary")]
+
 mod api_client;
 mod cli;
 mod commands;

@@ -65,6 +65,12 @@ impl LocalStack {
         };
         progress("Starting the services.");
         let health = Health::new();
+        // Named before they exist, so that nobody takes a half-started process for a ready one.
+        for service in super::SERVICES {
+            for part in ["nats", "database", "topology"] {
+                health.scope(service).component(part);
+            }
+        }
         let mut listeners = listeners;
         if let Some(ops) = listeners.ops.take() {
             tokio::spawn(ops::serve(ops, health.clone(), shutdown.clone()));

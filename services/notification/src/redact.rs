@@ -6,7 +6,11 @@ const PHONE_DIGITS: usize = 7;
 /// `text` with every word that looks like an e-mail address or a phone number replaced.
 pub(crate) fn without_addresses(text: &str) -> String {
     let words = text.split_whitespace().map(|word| {
-        if word.contains('@') || word.bytes().filter(u8::is_ascii_digit).count() >= PHONE_DIGITS { "<hidden>" } else { word }
+        if word.contains('@') || word.bytes().filter(u8::is_ascii_digit).count() >= PHONE_DIGITS {
+            "<hidden>"
+        } else {
+            word
+        }
     });
     words.collect::<Vec<_>>().join(" ")
 }
@@ -18,7 +22,10 @@ mod tests {
     #[test]
     fn addresses_are_hidden_and_codes_stay() {
         for (text, shown) in [
-            ("the server answered 550 <ann@example.org>: no such user", "the server answered 550 <hidden> no such user"),
+            (
+                "the server answered 550 <ann@example.org>: no such user",
+                "the server answered 550 <hidden> no such user",
+            ),
             ("The 'To' number +491511234567 is not valid (21211)", "The 'To' number <hidden> is not valid (21211)"),
             ("it answered 451", "it answered 451"),
         ] {

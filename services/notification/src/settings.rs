@@ -142,3 +142,41 @@ impl Settings {
         Duration::from_millis(self.email.timeout_ms.max(self.sms.timeout_ms))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(settings: &Settings) -> Vec<String> {
+        settings.validate().err().into_iter().flatten().map(|invalid| invalid.setting).collect()
+    }
+
+    #[test]
+    fn the_defaults_are_right() {
+        assert_eq!(wrong(&Settings::default()), [""; 0]);
+    }
+
+    #[test]
+    fn every_wrong_setting_is_named_at_once() {
+        let settings = Settings {
+            email: EmailSettings { url: "http://mail".into(), timeout_ms: 30_000, ..EmailSettings::default() },
+            sms: SmsSettings { account_sid: String::new(), ..SmsSettings::default() },
+            message_domain: "no domain".into(),
+            sends_at_once: 0,
+            retry_most: HumanDuration::from_secs(1),
+            ..Settings::default()
+        };
+        let names = ["message_domain", "sends_at_once", "claim", "retry_most", "email.url", "sms.account_sid"];
+        let mut found = wrong(&settings);
+        found.sort_unstable();
+        let mut expected: Vec<String> = names.iter().map(|name| format!("notification.{name}")).collect();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_channel_that_is_not_in_use_needs_no_settings() {
+        let sms = SmsSettings { account_sid: String::new(), ..SmsSettings::default() };
+        assert_eq!(wrong(&Settings { sms_enabled: false, sms, ..Settings::default() }), [""; 0]);
+    }
+}

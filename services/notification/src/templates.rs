@@ -1,7 +1,7 @@
 //! What customers read: plain text, one subject and body per notice, and one line for a phone.
 
-use contracts::orders::{CancelReason, PricedItem};
 use contracts::notifications::Notice;
+use contracts::orders::{CancelReason, PricedItem};
 use contracts::{Money, OrderId};
 
 use crate::domain::Send;
@@ -27,10 +27,8 @@ pub fn email(order_id: OrderId, send: &Send) -> (String, String) {
         ),
     };
     let lines: String = send.items.iter().map(|item| line(item, send.total)).collect();
-    let text = format!(
-        "Hello,\n\n{opening}\n\nOrder: {order_id}\n{lines}Total: {}\n\nKind regards\nYour shop\n",
-        send.total
-    );
+    let text =
+        format!("Hello,\n\n{opening}\n\nOrder: {order_id}\n{lines}Total: {}\n\nKind regards\nYour shop\n", send.total);
     (subject, text)
 }
 
@@ -38,10 +36,15 @@ pub fn email(order_id: OrderId, send: &Send) -> (String, String) {
 pub fn sms(order_id: OrderId, send: &Send) -> String {
     let total = send.total;
     match send.notice {
-        Notice::Acknowledgement => format!("We have your order {order_id} ({total}) and will write when it is confirmed."),
+        Notice::Acknowledgement => {
+            format!("We have your order {order_id} ({total}) and will write when it is confirmed.")
+        }
         Notice::Confirmation => format!("Your order {order_id} ({total}) is confirmed."),
         Notice::Cancellation => {
-            format!("Your order {order_id} ({total}) was cancelled, because {}. You have not been charged.", because(send.reason))
+            format!(
+                "Your order {order_id} ({total}) was cancelled, because {}. You have not been charged.",
+                because(send.reason)
+            )
         }
     }
 }

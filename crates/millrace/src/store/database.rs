@@ -17,7 +17,7 @@ use crate::outbox::{Backlog, Row};
 pub struct DatabaseSettings {
     /// Connections for reading. SQLite reads from memory-mapped pages, PostgreSQL over the network; a few serve many.
     pub readers: usize,
-    /// How long to wait for a PostgreSQL connection. A statement may take [`STATEMENT_FACTOR`] times as long; then the
+    /// How long to wait for a PostgreSQL connection. A statement may take five times as long; then the
     /// server is taken for dead.
     pub connect_timeout: Duration,
 }
@@ -30,7 +30,7 @@ impl Default for DatabaseSettings {
 
 /// How many times `connect_timeout` a statement may take. Far longer than any of ours needs, short enough that a server
 /// which died without a word does not hold up a service for the two hours that TCP allows it.
-pub const STATEMENT_FACTOR: u32 = 5;
+const STATEMENT_FACTOR: u32 = 5;
 /// A silent connection is asked for a sign of life after this time, and this often, before it counts as dead.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(3);

@@ -181,10 +181,10 @@ async fn a_closed_writer_commits_what_waits_and_ends_though_handles_remain(home:
 }
 
 /// Submits `many` events from several tasks, each until it is answered, and expects each to take effect.
-async fn submit_all(writers: &[&Writing], many: usize) {
+async fn submit_all(counting: &Writing, many: usize) {
     let next = Arc::new(AtomicUsize::new(0));
-    let tasks = (0..16).map(|task| {
-        let (next, writer) = (next.clone(), writers[task % writers.len()].writer.clone());
+    let tasks = (0..16).map(|_| {
+        let (next, writer) = (next.clone(), counting.writer.clone());
         tokio::spawn(async move {
             loop {
                 let n = next.fetch_add(1, Ordering::SeqCst);
@@ -214,7 +214,7 @@ async fn expect_each_once(counting: &Writing, many: i64) {
 async fn two_writers_on_one_database_handle_each_event_once() {
     let home = Home::postgres().await;
     let (one, other) = (home.writer().await, home.writer().await);
-    let both = futures::future::join(submit_all(&[&one], 300), submit_all(&[&other], 300));
+    let both = futures::future::join(submit_all(&one, 300), submit_all(&other, 300));
     in_time(both).await;
     expect_each_once(&one, 300).await;
 }
@@ -281,7 +281,7 @@ async fn postgres_stopped_and_started_under_load_loses_nothing_and_doubles_nothi
     let mut server = testkit::private_postgres().await;
     let home = Home::at(server.database_url("counters"));
     let counting = home.writer().await;
-    let work = submit_all(std::slice::from_ref(&&counting), 3_000);
+    let work = submit_all(&counting, 3_000);
     let disturb = async {
         for kill in [true, false] {
             let before = counting.loads.load(Ordering::SeqCst);

@@ -269,7 +269,7 @@ impl PostgresModel for Counters {
         for (name, value) in rows.counters.updated() {
             db.execute("update counters set value = $2 where name = $1", &[name, value]).await?;
         }
-        let (operations, values): (Vec<_>, Vec<_>) = rows.operations.inserted().unzip();
+        let (operations, values): (Vec<&String>, Vec<&i64>) = rows.operations.inserted().unzip();
         let sql = "insert into operations select * from unnest($1::text[], $2::bigint[])";
         db.execute(sql, &[&operations, &values]).await?;
         Ok(())

@@ -61,7 +61,10 @@ async fn a_customer_hears_of_each_step_once(place: &Place) {
     assert!(mails[1]["subject"].as_str().unwrap().ends_with("is confirmed"), "{mails:?}");
     for mail in &mails {
         let text = mail["text"].as_str().unwrap();
-        assert!(text.contains(&id.to_string()) && text.contains("Total: 19.98 EUR") && text.contains("2 x mug"), "{text}");
+        assert!(
+            text.contains(&id.to_string()) && text.contains("Total: 19.98 EUR") && text.contains("2 x mug"),
+            "{text}"
+        );
     }
     assert_eq!(sinks.texts(PHONE).await.len(), 2);
     running.stop().await;

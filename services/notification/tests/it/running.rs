@@ -169,8 +169,8 @@ impl Running {
                 let value = if name == "Nats-Msg-Id" { EventId::generate().to_string() } else { value };
                 headers.insert(name, value);
             }
-            let published = self.jetstream().publish_with_headers(version.subject, headers, version.body.into());
-            published.await.unwrap().await.unwrap();
+            let js = self.jetstream();
+            js.publish_with_headers(version.subject, headers, version.body.into()).await.unwrap().await.unwrap();
         }
     }
 

@@ -60,6 +60,7 @@ fn write_canonical(value: &Value, out: &mut String) {
         Value::Object(fields) => {
             let mut fields: Vec<_> = fields.iter().collect();
             fields.sort_unstable_by_key(|(name, _)| *name);
+            out.push('{');
             for (name, value) in fields {
                 out.push_str(&Value::from(name.as_str()).to_string());
                 out.push(':');
@@ -69,6 +70,7 @@ fn write_canonical(value: &Value, out: &mut String) {
             out.push('}');
         }
         Value::Array(values) => {
+            out.push('[');
             for value in values {
                 write_canonical(value, out);
                 out.push(',');

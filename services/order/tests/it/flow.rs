@@ -246,9 +246,10 @@ async fn prices_follow_the_catalog(backend: Backend) {
 async fn orders_can_be_asked_for_over_nats(backend: Backend) {
     let world = World::start(backend).await;
     let id = world.service.place().await;
+    let connection = &world.connection;
     let ask = |order_id| async move {
         let question = OrderQuery { order_id };
-        request_json::<_, OrderView>(&world.connection, subjects::ORDERS_GET, &question, Duration::from_secs(5)).await
+        request_json::<_, OrderView>(connection, subjects::ORDERS_GET, &question, Duration::from_secs(5)).await
     };
     let view = ask(id).await.unwrap();
     assert_eq!((view.order_id, view.status.as_str(), view.total), (id, "processing", eur(4_498)));

@@ -290,7 +290,8 @@ async fn the_list_is_paged_newest_first_without_gaps(backend: Backend) {
     assert!(seen.is_sorted_by(|a, b| a.0 >= b.0), "not the newest first");
     assert_eq!(seen.iter().map(|(_, id)| id).collect::<HashSet<_>>().len(), 26, "an order came twice");
 
-    let of = |page: Page| async { store.reads.list(&page).await.unwrap().orders.iter().map(|o| o.id).collect::<Vec<_>>() };
+    let reads = &store.reads;
+    let of = |page: Page| async move { reads.list(&page).await.unwrap().orders.iter().map(|o| o.id).collect::<Vec<_>>() };
     let by_status = Page { status: Some(Status::Cancelled), limit: 10, ..Page::default() };
     assert_eq!(of(by_status).await, [cancelled]);
     let by_customer = Page { customer_id: Some(other_customer.customer_id.clone()), limit: 10, ..Page::default() };

@@ -1,5 +1,6 @@
 //! A running order service, and everything a test needs to play the other services.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -70,7 +71,7 @@ pub(crate) async fn connect(url: &str) -> Connection {
 pub(crate) struct Instance {
     pub(crate) base: String,
     pub(crate) health: Health,
-    running: JoinHandle<Result<(), kit::Error>>,
+    running: Mutex<Option<JoinHandle<Result<(), kit::Error>>>>,
     shutdown: CancellationToken,
     http: reqwest::Client,
 }
@@ -108,14 +109,15 @@ impl Instance {
             health: health.clone(),
             shutdown: shutdown.clone(),
         };
-        let running = tokio::spawn(order::run(Parts { kit, settings, http }));
+        let running = Mutex::new(Some(tokio::spawn(order::run(Parts { kit, settings, http }))));
         let client = millrace::http_client::http_client(PATIENCE, PATIENCE).unwrap();
         Self { base, health, running, shutdown, http: client }
     }
 
-    pub(crate) async fn stop(self) {
+    pub(crate) async fn stop(&self) {
         self.shutdown.cancel();
-        tokio::time::timeout(PATIENCE, self.running).await.expect("the service did not stop").unwrap().unwrap();
+        let running = self.running.lock().unwrap().take().unwrap();
+        tokio::time::timeout(PATIENCE, running).await.expect("the service did not stop").unwrap().unwrap();
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {

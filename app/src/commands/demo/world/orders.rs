@@ -59,7 +59,10 @@ impl World {
 
     /// Places an order, which must be accepted.
     pub async fn place(&self, trial: &Trial, order: &Value) -> Result<OrderId, Deviation> {
-        let receipt: Receipt = accepted(self.api.place(order, None).await?)?;
+        let answer = self.api.place(order, None).await?;
+        let location = answer.location.clone().unwrap_or_default();
+        let receipt = accepted(answer)?;
+        Deviation::unless_equal("Location", &location, &format!("/orders/{}", receipt.order_id))?;
         trial.say(format!("     POST /orders -> 202, {} for {}", receipt.order_id, receipt.total));
         trial.follows(receipt.order_id);
         Ok(receipt.order_id)
