@@ -67,10 +67,18 @@ pub async fn run(context: Context, args: Args) -> CommandResult {
     }
     let performed = perform(&context, &args, &folder, settings, shutdown).await;
     guard.shutdown().await;
-    let holds = performed.as_ref().is_ok_and(|performed| performed.problem.is_none() && performed.told.iter().all(Told::holds));
-    let kept = if args.keep || !holds { Some(folder.keep()) } else { None };
-    let Performed { told, problem } = performed.map_err(|failure| with_log(failure, &log))?;
-    let report = Report { backend: args.backend, took: started.elapsed(), folder: kept.as_deref(), problem, told: &told };
+    let Performed { told, problem } = match performed {
+        Ok(performed) => performed,
+        Err(failure) if failure.exit == EXIT_INTERRUPTED && !args.keep => return Err(failure),
+        Err(failure) => {
+            folder.keep();
+            return Err(with_log(failure, &log));
+        }
+    };
+    let mut report = Report { backend: args.backend, took: started.elapsed(), folder: None, problem, told };
+    if args.keep || !report.passed() {
+        report.folder = Some(folder.keep());
+    }
     if context.json {
         output::json(&report.to_json());
     } else {
@@ -104,22 +112,18 @@ async fn perform(
     let options =
         LocalOptions { data_dir: folder.path().to_owned(), external_nats: false, nats_port: 0, nats_monitor_port: 0 };
     let mut stack = LocalStack::start(settings, options, shutdown.clone(), progress).await?;
-    let telling = async {
-        let world = World::open(&mut stack, &story::all()).await?;
-        if !as_json {
-            introduce(&world, args, folder.path());
-        }
-        let told = stage::tell(&world, args.patience.get(), as_json).await;
-        Ok((world, told))
-    };
-    let told = tokio::select! {
-        told = telling => told,
-        () = shutdown.cancelled() => Err(Failure { exit: EXIT_INTERRUPTED, ..Failure::new("interrupted") }),
-    };
-    let told = match told {
-        Ok((world, told)) => {
+    let told = match World::open(&mut stack, &story::all()).await {
+        Ok(world) => {
+            if !as_json {
+                introduce(&world, args, folder.path());
+            }
+            let told = tokio::select! {
+                told = stage::tell(&world, args.patience, as_json) => Ok(told),
+                () = shutdown.cancelled() => Err(Failure { exit: EXIT_INTERRUPTED, ..Failure::new("interrupted") }),
+            };
+            // Before the services stop: what they have begun needs the broker to end.
             stack.nats = world.close().await;
-            Ok(told)
+            told
         }
         Err(failure) => Err(failure),
     };

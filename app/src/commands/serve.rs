@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use millrace::health::Health;
 use millrace::{ops, shutdown, telemetry};
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::Context;
@@ -29,13 +30,16 @@ pub async fn run(context: Context, args: Args) -> CommandResult {
     let shutdown = shutdown::on_signal().map_err(|e| Failure::new(e.to_string()))?;
     let mut listeners = Listeners::bind(&settings, &roles).await?;
     let health = Health::new();
-    if let Some(ops) = listeners.ops.take() {
-        tokio::spawn(ops::serve(ops, health.clone(), shutdown.clone()));
-    }
-    tokio::spawn(telemetry::metrics::upkeep(shutdown.clone()));
+    // Probes are answered until everything is drained.
+    let ops_end = CancellationToken::new();
+    let ops = listeners.ops.take().map(|ops| tokio::spawn(ops::serve(ops, health.clone(), ops_end.clone())));
     info!(services = settings.telemetry.service_name, ops = %settings.ops.listen, "serving");
     let work = stack::run(&settings, &roles, listeners, health, shutdown.clone());
     let drained = shutdown::drain(&shutdown, settings.shutdown.drain.get(), work).await;
+    ops_end.cancel();
+    if let Some(ops) = ops {
+        let _ = ops.await;
+    }
     guard.shutdown().await;
     drained.map_err(|late| Failure::new(late.to_string()))??;
     Ok(ExitCode::SUCCESS)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use millrace::health::Health;
 use millrace::local::NatsServer;
 use millrace::local::provision::Provision;
-use millrace::{ops, telemetry};
+use millrace::ops;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -75,7 +75,6 @@ impl LocalStack {
         if let Some(ops) = listeners.ops.take() {
             tokio::spawn(ops::serve(ops, health.clone(), shutdown.clone()));
         }
-        tokio::spawn(telemetry::metrics::upkeep(shutdown.clone()));
         let running = tokio::spawn({
             let (settings, health, shutdown) = (settings.clone(), health.clone(), shutdown.clone());
             async move { super::run(&settings, &Role::ALL, listeners, health, shutdown).await }

@@ -16,7 +16,7 @@ use millrace::kit::KitParts;
 use millrace::store::DatabaseUrl;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{Instrument, error};
 
 use crate::failure::Failure;
 use crate::settings::Settings;
@@ -76,7 +76,8 @@ pub async fn run(
         connections.push(kit.connection.clone());
         let settings = settings.clone();
         let http = if role == Role::Order { listeners.http.take() } else { None };
-        running.spawn(async move { (role, role.run(kit, settings, http).await) });
+        let span = millrace::telemetry::service_span(role.name());
+        running.spawn(async move { (role, role.run(kit, settings, http).await) }.instrument(span));
     }
     let mut first_failure = None;
     while let Some(ended) = running.join_next().await {

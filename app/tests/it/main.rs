@@ -1,3 +1,5 @@
 //! The binary as its users run it, against real servers.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails must fail its test")]
+
 mod demo;

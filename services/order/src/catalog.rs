@@ -41,7 +41,8 @@ impl Catalog {
     }
 
     fn change(&self, change: &CatalogChange) {
-        let mut products = if change.replace { Products::new() } else { self.now().as_deref().cloned().unwrap_or_default() };
+        let mut products =
+            if change.replace { Products::new() } else { self.now().as_deref().cloned().unwrap_or_default() };
         products.extend(change.put.iter().map(|product| (product.product_id.clone(), product.clone())));
         for id in &change.remove {
             products.remove(id);
@@ -66,7 +67,11 @@ impl Watcher {
         let following = async {
             loop {
                 let Err(reason) = self.follow(&mut pause).await;
-                warn!(reason, retry_ms = pause.as_millis() as u64, "the catalog cannot be followed at the moment, trying again");
+                warn!(
+                    reason,
+                    retry_ms = pause.as_millis() as u64,
+                    "the catalog cannot be followed at the moment, trying again"
+                );
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
@@ -115,7 +120,10 @@ impl Watcher {
     async fn bucket_is_empty(&self) -> Result<(), String> {
         match self.catalog.now() {
             Some(products) if !products.is_empty() => {
-                warn!(products = products.len(), "the catalog bucket is empty, orders are priced by the copy in the database");
+                warn!(
+                    products = products.len(),
+                    "the catalog bucket is empty, orders are priced by the copy in the database"
+                );
                 self.current.send_replace(true);
                 Ok(())
             }
@@ -126,7 +134,10 @@ impl Watcher {
     async fn apply(&self, change: CatalogChange) -> Result<(), String> {
         self.catalog.change(&change);
         self.current.send_replace(true);
-        self.writer.submit_because(Cause::spontaneous(), Intent::SaveCatalog(change)).await.map_err(|e| e.to_string())?;
+        self.writer
+            .submit_because(Cause::spontaneous(), Intent::SaveCatalog(change))
+            .await
+            .map_err(|e| e.to_string())?;
         Ok(())
     }
 }

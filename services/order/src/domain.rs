@@ -39,6 +39,15 @@ pub enum End {
     Cancelled(CancelReason),
 }
 
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Confirmed => f.write_str("confirmed"),
+            Self::Cancelled(reason) => write!(f, "cancelled ({})", reason.as_str()),
+        }
+    }
+}
+
 /// Where the money stands. Ordered: of several facts the last in this list is what counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Payment {
@@ -167,7 +176,11 @@ impl Placed {
         mine.customer_id == theirs.customer_id
             && mine.total == theirs.total
             && mine.items.len() == theirs.items.len()
-            && mine.items.iter().zip(&theirs.items).all(|(a, b)| a.product_id == b.product_id && a.quantity == b.quantity)
+            && mine
+                .items
+                .iter()
+                .zip(&theirs.items)
+                .all(|(a, b)| a.product_id == b.product_id && a.quantity == b.quantity)
     }
 
     /// `processing`, `confirmed` or `cancelled`.

@@ -166,7 +166,10 @@ impl Handlers {
             at: Timestamp(meta.time),
             detail,
         };
-        self.writer.submit(event.submission(Intent::Observe { order_id, fact, observed })).await?;
+        let outcome = self.writer.submit(event.submission(Intent::Observe { order_id, fact, observed })).await?;
+        if let Committed::Now(Outcome::Noted(Some(end))) = outcome {
+            tracing::info!(order.id = %order_id, "An order is {end}.");
+        }
         self.changes.announce(order_id);
         Ok(())
     }

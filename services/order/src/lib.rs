@@ -55,8 +55,7 @@ pub async fn run(parts: Parts) -> Result<(), Error> {
     let Parts { kit, settings, http } = parts;
     let service = kit.service;
     let shutdown = kit.shutdown.clone();
-    let model =
-        OrderModel { deadline: settings.deadline.get(), key_lifetime: settings.idempotency_key_lifetime.get() };
+    let model = OrderModel { deadline: settings.deadline.get(), key_lifetime: settings.idempotency_key_lifetime.get() };
     let mut kit = Kit::start(kit, model, MIGRATIONS).await?;
     let reads = Reads::new(kit.database());
     let (catalog, changes) = (Catalog::default(), Changes::default());

@@ -75,6 +75,8 @@ pub enum Outcome {
     KeyTaken,
     Foreign(Placement),
     Cancellation(Cancellation),
+    /// A fact or a deadline was taken into account; whether that ended the order.
+    Noted(Option<End>),
     Done,
 }
 
@@ -171,13 +173,13 @@ impl Model for OrderModel {
             Intent::Create { order, key } => self.create(rows, order, key.as_ref(), now, out),
             Intent::Observe { order_id, fact, observed } => {
                 if !rows.known_entries.insert((*order_id, observed.event_id.clone())) {
-                    return Outcome::Done;
+                    return Outcome::Noted(None);
                 }
                 rows.change(*order_id, out, |order, timeline, out| {
                     timeline.push(observed.clone());
                     let end = order.observe(*fact, now);
                     announce(order, end, now, timeline, out);
-                    Outcome::Done
+                    Outcome::Noted(end)
                 })
             }
             Intent::Cancel { order_id } => rows.change(*order_id, out, |order, timeline, out| {
@@ -191,7 +193,7 @@ impl Model for OrderModel {
             Intent::Expire { order_id } => rows.change(*order_id, out, |order, timeline, out| {
                 let end = order.expire(now);
                 announce(order, end, now, timeline, out);
-                Outcome::Done
+                Outcome::Noted(end)
             }),
             Intent::AcceptForeign { order, event_id } => self.accept_foreign(rows, order, event_id, now, out),
             Intent::SaveCatalog(change) => {
@@ -281,7 +283,8 @@ impl Rows {
         out: &mut Outbound,
         change: impl FnOnce(&mut Order, &mut Vec<Observed>, &mut Outbound) -> T,
     ) -> T {
-        let mut row = self.orders.get(&id).cloned().unwrap_or_else(|| OrderRow { order: Order::unknown(id), entries: 0 });
+        let mut row =
+            self.orders.get(&id).cloned().unwrap_or_else(|| OrderRow { order: Order::unknown(id), entries: 0 });
         let mut timeline = Vec::new();
         let result = change(&mut row.order, &mut timeline, out);
         for what in timeline {

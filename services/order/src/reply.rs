@@ -13,7 +13,11 @@ use crate::store::Reads;
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Answers until `shutdown`.
-pub(crate) async fn serve(connection: Connection, reads: Reads, shutdown: CancellationToken) -> Result<(), ServiceError> {
+pub(crate) async fn serve(
+    connection: Connection,
+    reads: Reads,
+    shutdown: CancellationToken,
+) -> Result<(), ServiceError> {
     let endpoint = Endpoint::new(subjects::ORDERS_GET)
         .description("An order as it is now. Request: {\"order_id\": UUID}. Answer: as GET /orders/{order_id}.")
         .queue_group("order");

@@ -99,7 +99,12 @@ impl Settings {
         }
         let most = contracts::money::MAX_MINOR;
         let expected = format!("a whole number from 1 to {most}");
-        need((1..=most).contains(&self.max_total_minor), "max_total_minor", self.max_total_minor.to_string(), &expected);
+        need(
+            (1..=most).contains(&self.max_total_minor),
+            "max_total_minor",
+            self.max_total_minor.to_string(),
+            &expected,
+        );
         need(self.max_body.get() >= 1024, "max_body", self.max_body.to_string(), "at least \"1KiB\"");
         let expected = format!("a whole number from page_default ({}) to 1000", self.page_default);
         need((self.page_default..=1_000).contains(&self.page_max), "page_max", self.page_max.to_string(), &expected);
@@ -114,7 +119,8 @@ mod tests {
     #[test]
     fn the_defaults_hold_and_a_wrong_value_is_named() {
         Settings::default().check("order").unwrap();
-        let wrong = Settings { max_items: 0, page_max: 5, deadline: HumanDuration::from_secs(0), ..Settings::default() };
+        let wrong =
+            Settings { max_items: 0, page_max: 5, deadline: HumanDuration::from_secs(0), ..Settings::default() };
         let names: Vec<_> = wrong.check("order").unwrap_err().into_iter().map(|invalid| invalid.setting).collect();
         assert_eq!(names, ["order.deadline", "order.max_items", "order.page_max"]);
     }

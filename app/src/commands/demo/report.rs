@@ -1,6 +1,6 @@
 //! What the story comes to, for people and for programs.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -9,18 +9,18 @@ use super::setup::Backend;
 use super::trial::{OrderRecord, Told};
 use crate::output;
 
-pub struct Report<'a> {
+pub struct Report {
     pub backend: Backend,
     /// Everything, from the command line to the last server stopped.
     pub took: Duration,
     /// Where data and log are, if they were kept.
-    pub folder: Option<&'a Path>,
+    pub folder: Option<PathBuf>,
     /// What went wrong beside the scenarios.
     pub problem: Option<String>,
-    pub told: &'a [Told],
+    pub told: Vec<Told>,
 }
 
-impl Report<'_> {
+impl Report {
     pub fn passed(&self) -> bool {
         self.problem.is_none() && !self.told.is_empty() && self.told.iter().all(Told::holds)
     }
@@ -38,7 +38,7 @@ impl Report<'_> {
         if let Some(problem) = &self.problem {
             output::line(&format!("The end was not in order: {problem}."));
         }
-        if let Some(folder) = self.folder {
+        if let Some(folder) = &self.folder {
             output::line(&format!("Data and log are kept in {}", folder.display()));
         }
     }
@@ -84,9 +84,7 @@ fn orders(told: &Told) -> Vec<Value> {
 
 fn order(told: &Told, record: Option<&OrderRecord>) -> Value {
     let timeline = record.map(|record| record.timeline.as_slice()).unwrap_or_default();
-    let moment = |moment: &super::trial::Moment| {
-        json!({ "at_ms": moment.at_ms, "event": moment.event, "service": moment.service })
-    };
+    let moment = |moment: &super::trial::Moment| json!({ "at_ms": moment.at_ms, "event": moment.event, "service": moment.service });
     json!({
         "scenario": told.scenario.name,
         "order_id": record.map(|record| record.id),

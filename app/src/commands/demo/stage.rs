@@ -1,8 +1,7 @@
 //! Tells the scenarios and checks them.
 
-use std::time::Duration;
-
 use futures::future::join_all;
+use millrace::config::HumanDuration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::scenario::Scenario;
@@ -13,7 +12,7 @@ use crate::output;
 
 /// Tells the whole story: side by side what does not disturb others, then the disturbances one by one. The audience hears
 /// one scenario at a time, each as it happens once those before it are over.
-pub async fn tell(world: &World, patience: Duration, silent: bool) -> Vec<Told> {
+pub async fn tell(world: &World, patience: HumanDuration, silent: bool) -> Vec<Told> {
     let count = story::all().len();
     let mut unheard = Vec::new();
     let mut cast = (1..).zip(story::all()).map(|(number, scenario)| {
@@ -36,9 +35,14 @@ pub async fn tell(world: &World, patience: Duration, silent: bool) -> Vec<Told> 
     tokio::join!(telling, narrate(unheard, silent)).0
 }
 
-async fn perform(world: &World, scenario: &'static Scenario, patience: Duration, voice: UnboundedSender<String>) -> Told {
+async fn perform(
+    world: &World,
+    scenario: &'static Scenario,
+    patience: HumanDuration,
+    voice: UnboundedSender<String>,
+) -> Told {
     let trial = Trial::new(scenario, voice);
-    let deviation = match tokio::time::timeout(patience, (scenario.tell)(world, &trial)).await {
+    let deviation = match tokio::time::timeout(patience.get(), (scenario.tell)(world, &trial)).await {
         Ok(outcome) => outcome.err(),
         Err(_) => Some(trial.out_of_time(patience)),
     };
@@ -50,7 +54,8 @@ async fn perform(world: &World, scenario: &'static Scenario, patience: Duration,
             trial.say(format!("         expected  {}", deviation.expected));
             trial.say(format!("         saw       {}", deviation.seen));
             for order in &*trial.orders() {
-                trial.say(format!("         order     {}: {}, should be {}", order.id, order.outcome, scenario.expects));
+                trial
+                    .say(format!("         order     {}: {}, should be {}", order.id, order.outcome, scenario.expects));
             }
             trial.say(format!("         log       {}\n", world.log().display()));
         }

@@ -4,6 +4,7 @@ use std::cell::{Ref, RefCell};
 use std::time::{Duration, Instant};
 
 use contracts::{OrderId, Timestamp};
+use millrace::config::HumanDuration;
 use order::api::view::TimelineEntry;
 use time::OffsetDateTime;
 use tokio::sync::mpsc::UnboundedSender;
@@ -90,15 +91,23 @@ impl Trial {
         }
     }
 
+    /// Waits for an answer, so that its absence can be told.
+    pub async fn asked<T>(&self, what: &str, answer: impl Future<Output = T>) -> T {
+        self.awaiting(what, "no answer");
+        let answer = answer.await;
+        self.record.borrow_mut().awaited = None;
+        answer
+    }
+
     fn awaiting(&self, what: &str, seen: &str) {
         self.record.borrow_mut().awaited = Some(Deviation::new(what, seen));
     }
 
     /// What the scenario was waiting for when its time was over.
-    pub fn out_of_time(&self, patience: Duration) -> Deviation {
+    pub fn out_of_time(&self, patience: HumanDuration) -> Deviation {
         let awaited = self.record.borrow().awaited.clone();
         let awaited = awaited.unwrap_or_else(|| Deviation::new("the end of the scenario", "that it still goes on"));
-        Deviation { expected: format!("{} within {patience:?}", awaited.expected), ..awaited }
+        Deviation { expected: format!("{} within {patience}", awaited.expected), ..awaited }
     }
 
     /// From now on this order is part of the story.

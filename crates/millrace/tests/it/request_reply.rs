@@ -348,11 +348,14 @@ async fn a_stop_finishes_what_is_at_hand_and_takes_nothing_more() {
         ) {}
     })
     .await;
+    let mut stopped = tokio::spawn(running.stopped());
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut stopped).await;
+    assert!(early.is_err(), "it counts as stopped while requests are at hand");
     gate.add_permits(100);
     for answer in at_hand {
         assert_eq!(within(answer).await.unwrap().unwrap().payload, "finished");
     }
-    within(running.stopped()).await.unwrap();
+    within(stopped).await.unwrap().unwrap();
 }
 
 #[tokio::test]

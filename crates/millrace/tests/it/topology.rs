@@ -73,6 +73,27 @@ async fn many_instances_may_apply_at_once() {
 }
 
 #[tokio::test]
+async fn instances_of_two_versions_may_apply_at_once() {
+    let server = testkit::nats().await;
+    let mut instances = Vec::new();
+    for i in 0..8 {
+        let connection = connect(&server).await;
+        let mut topology = declared();
+        for consumer in &mut topology.consumers {
+            consumer.max_ack_pending = 100 + i % 2;
+        }
+        for stream in &mut topology.streams {
+            stream.description = format!("version {}", i % 2);
+        }
+        instances.push(tokio::spawn(async move { apply(&connection, &topology, false).await }));
+    }
+    for instance in instances {
+        within(instance).await.unwrap().unwrap();
+    }
+    assert_eq!(within(verify(&connect(&server).await, &declared())).await.map(|_| ()), Ok(()));
+}
+
+#[tokio::test]
 async fn a_work_queue_is_refused_by_field_and_nothing_is_changed() {
     let server = testkit::nats().await;
     let connection = connect(&server).await;

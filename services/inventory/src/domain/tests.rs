@@ -126,7 +126,7 @@ proptest! {
         }
         // Whatever was said last about an order is what holds for it.
         for (order, reservation) in &world.reservations {
-            let said = world.announced.iter().filter(|(o, _)| o == order).map(|(_, a)| a).last();
+            let said = world.announced.iter().filter(|(o, _)| o == order).map(|(_, a)| a).next_back();
             match reservation.status {
                 Status::Held => prop_assert!(matches!(said, Some(Announcement::Reserved(_)))),
                 Status::Committed => prop_assert!(matches!(said, Some(Announcement::Committed(_)))),

@@ -60,7 +60,7 @@ async fn load_stock(db: &Client, keys: &Keys) -> Result<Table<ProductId, Stock>,
     let select = db
         .prepare_cached(
             "select product_id, available, reserved, committed from stock where product_id = any($1)
-             order by product_id",
+             order by product_id for update",
         )
         .await?;
     let ids: Vec<&str> = keys.products.iter().map(ProductId::as_str).collect();

@@ -40,7 +40,9 @@ pub(crate) async fn cancel_order(
         Cancellation::Already => StatusCode::OK,
         Cancellation::UnknownOrder => return Err(no_such_order(order_id)),
         Cancellation::TooLate => {
-            return Err(Problem::conflict(format!("Order {order_id} is confirmed, which is final; it cannot be cancelled.")));
+            return Err(Problem::conflict(format!(
+                "Order {order_id} is confirmed, which is final; it cannot be cancelled."
+            )));
         }
     };
     api.changes.announce(order_id);

@@ -15,7 +15,12 @@ pub(crate) fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         return Err(Problem::invalid_parameter(HEADER, "is given twice; a request has one key"));
     }
     match first.to_str() {
-        Ok(key) if (1..=LONGEST).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic()) => Ok(Some(key.to_owned())),
-        _ => Err(Problem::invalid_parameter(HEADER, format!("must be 1 to {LONGEST} visible ASCII characters without spaces"))),
+        Ok(key) if (1..=LONGEST).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic()) => {
+            Ok(Some(key.to_owned()))
+        }
+        _ => Err(Problem::invalid_parameter(
+            HEADER,
+            format!("must be 1 to {LONGEST} visible ASCII characters without spaces"),
+        )),
     }
 }

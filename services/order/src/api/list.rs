@@ -58,7 +58,10 @@ fn page(api: &Api, query: &ListQuery) -> Result<Page, Problem> {
     let most = api.settings.page_max;
     let limit = query.limit.unwrap_or(api.settings.page_default);
     if !(1..=most).contains(&limit) {
-        return Err(Problem::invalid_parameter("limit", format!("expected a whole number from 1 to {most}, got {limit}")));
+        return Err(Problem::invalid_parameter(
+            "limit",
+            format!("expected a whole number from 1 to {most}, got {limit}"),
+        ));
     }
     let status = match query.status.as_deref().map(str::parse::<Status>) {
         Some(Err(unknown)) => return Err(Problem::invalid_parameter("status", unknown.to_string())),
@@ -66,13 +69,16 @@ fn page(api: &Api, query: &ListQuery) -> Result<Page, Problem> {
         None => None,
     };
     let customer_id = match query.customer_id.as_deref().map(CustomerId::new) {
-        Some(Err(invalid)) => return Err(Problem::invalid_parameter("customer_id", format!("must be {}", invalid.rule))),
+        Some(Err(invalid)) => {
+            return Err(Problem::invalid_parameter("customer_id", format!("must be {}", invalid.rule)));
+        }
         Some(Ok(id)) => Some(id),
         None => None,
     };
     let after = match query.cursor.as_deref().map(cursor::decode) {
         Some(None) => {
-            let told = "is not a cursor of this API; take next_cursor of a page, or leave it out to begin at the newest";
+            let told =
+                "is not a cursor of this API; take next_cursor of a page, or leave it out to begin at the newest";
             return Err(Problem::invalid_parameter("cursor", told));
         }
         Some(place) => place,

@@ -110,7 +110,8 @@ fn storing(error: &StoreError) -> Problem {
 }
 
 fn no_such_order(id: OrderId) -> Problem {
-    Problem::not_found(format!("order {id}")).errors(vec![millrace::problem::FieldError::new("order_id", "names no order")])
+    Problem::not_found(format!("order {id}"))
+        .errors(vec![millrace::problem::FieldError::new("order_id", "names no order")])
 }
 
 fn no_catalog() -> Problem {

@@ -93,7 +93,12 @@ pub(crate) fn check(body: &Value, products: &Products, limits: &Settings) -> Res
     let email = check.optional(fields, "email", is_email, "must be an e-mail address such as ada@example.com");
     let phone = check.optional(fields, "phone", is_phone, "must be a phone number in E.164, such as +4915112345678");
     let currency = check.currency(fields);
-    let priced = check.items(fields, products, currency, limits);
+    let priced = check.items(fields, products, limits);
+    if let (Some(expected), Some((_, total))) = (currency, &priced)
+        && expected != total.currency
+    {
+        check.wrong::<()>("/currency", format!("is {expected}, but these products are sold in {}", total.currency));
+    }
     match (customer_id, payment_method, priced) {
         (Some(customer_id), Some(payment_method), Some((items, total))) if check.errors.is_empty() => {
             Ok(Checked { customer_id, payment_method, contact: Contact { email, phone }, items, total })
@@ -154,7 +159,13 @@ impl Check {
     }
 
     /// `null` is the same as absent.
-    fn optional(&mut self, fields: &Map<String, Value>, name: &str, is_right: fn(&str) -> bool, rule: &str) -> Option<String> {
+    fn optional(
+        &mut self,
+        fields: &Map<String, Value>,
+        name: &str,
+        is_right: fn(&str) -> bool,
+        rule: &str,
+    ) -> Option<String> {
         let value = fields.get(name).filter(|value| !value.is_null())?;
         let pointer = format!("/{name}");
         let text = self.text(value, &pointer)?;
@@ -174,7 +185,6 @@ impl Check {
         &mut self,
         fields: &Map<String, Value>,
         products: &Products,
-        expected: Option<Currency>,
         limits: &Settings,
     ) -> Option<(Vec<PricedItem>, Money)> {
         let value = self.required(fields, "", "items")?;
@@ -186,12 +196,15 @@ impl Check {
         }
         let mut first_at: HashMap<ProductId, usize> = HashMap::new();
         let mut priced = Vec::with_capacity(list.len());
-        let mut total = expected.map(|currency| Money { minor: 0, currency });
+        let mut total: Option<Money> = None;
         for (at, value) in list.iter().enumerate() {
             let Some((product_id, quantity)) = self.item(at, value, limits) else { continue };
             let pointer = format!("/items/{at}/product_id");
             if let Some(first) = first_at.get(&product_id) {
-                self.wrong::<()>(pointer, format!("is the product of /items/{first} again; order it once, with the sum"));
+                self.wrong::<()>(
+                    pointer,
+                    format!("is the product of /items/{first} again; order it once, with the sum"),
+                );
                 continue;
             }
             let Some(product) = products.get(&product_id) else {
@@ -205,8 +218,9 @@ impl Check {
             match price.times(quantity).and_then(|sum| so_far.plus(sum)) {
                 Ok(sum) => total = Some(sum),
                 Err(MoneyError::MixedCurrencies(others, own)) => {
-                    let detail = format!("is sold in {own}, but the order is in {others}; an order has one currency");
-                    self.wrong::<()>(if expected.is_some() { "/currency".into() } else { pointer }, detail);
+                    let detail =
+                        format!("is sold in {own}, the products before it in {others}; an order has one currency");
+                    self.wrong::<()>(pointer, detail);
                     continue;
                 }
                 Err(_) => return self.wrong("/items", too_much(limits, so_far.currency)),
@@ -275,7 +289,8 @@ fn kind(value: &Value) -> &'static str {
 fn is_email(text: &str) -> bool {
     let Some((local, domain)) = text.rsplit_once('@') else { return false };
     let is_atom = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b);
-    let local_is_right = local.len() <= 64 && local.split('.').all(|part| !part.is_empty() && part.bytes().all(is_atom));
+    let local_is_right =
+        local.len() <= 64 && local.split('.').all(|part| !part.is_empty() && part.bytes().all(is_atom));
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
@@ -303,7 +318,18 @@ mod tests {
             assert!(is_email(right), "{right}");
         }
         let long = format!("{}@example.com", "a".repeat(65));
-        for wrong in ["", "ada", "ada@", "@x.com", "ada@localhost", "a b@x.com", "a@x..com", "a@-x.com", "a@x.com\r\nBcc: b@x.com", &long] {
+        for wrong in [
+            "",
+            "ada",
+            "ada@",
+            "@x.com",
+            "ada@localhost",
+            "a b@x.com",
+            "a@x..com",
+            "a@-x.com",
+            "a@x.com\r\nBcc: b@x.com",
+            &long,
+        ] {
             assert!(!is_email(wrong), "{wrong}");
         }
     }
@@ -321,7 +347,11 @@ mod tests {
         let one: Value = serde_json::from_str(r#"{"a":1,"b":{"c":[1,2],"d":"x"}}"#).unwrap();
         let other: Value = serde_json::from_str(r#"{ "b": {"d":"x", "c":[1, 2]}, "a": 1 }"#).unwrap();
         assert_eq!(hash(&one), hash(&other));
-        for different in [json!({"a": 1}), json!({"a": 1, "b": {"c": [2, 1], "d": "x"}}), json!({"a": "1", "b": {"c": [1, 2], "d": "x"}})] {
+        for different in [
+            json!({"a": 1}),
+            json!({"a": 1, "b": {"c": [2, 1], "d": "x"}}),
+            json!({"a": "1", "b": {"c": [1, 2], "d": "x"}}),
+        ] {
             assert_ne!(hash(&one), hash(&different));
         }
         assert_ne!(hash(&json!([["a"], []])), hash(&json!([["a", []]])));
@@ -339,8 +369,15 @@ mod tests {
         assert_eq!(
             pointers,
             [
-                "/currency", "/customer_id", "/email", "/items/0/product_id", "/items/1/product_id", "/items/1/quantity",
-                "/payment_method", "/phone", "/surprise"
+                "/currency",
+                "/customer_id",
+                "/email",
+                "/items/0/product_id",
+                "/items/1/product_id",
+                "/items/1/quantity",
+                "/payment_method",
+                "/phone",
+                "/surprise"
             ]
         );
     }

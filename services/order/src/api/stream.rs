@@ -74,7 +74,9 @@ pub(crate) async fn stream_events(
 fn last_event_id(headers: &HeaderMap) -> Result<i64, Problem> {
     let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(0) };
     let seq = value.to_str().ok().and_then(|text| text.trim().parse().ok()).filter(|seq| *seq >= 0);
-    seq.ok_or_else(|| Problem::invalid_parameter(LAST_EVENT_ID, "must be the id of a message of this stream, a whole number"))
+    seq.ok_or_else(|| {
+        Problem::invalid_parameter(LAST_EVENT_ID, "must be the id of a message of this stream, a whole number")
+    })
 }
 
 fn message(entry: Entry) -> Event {

@@ -149,7 +149,6 @@ impl Receipt {
     }
 }
 
-
 fn items_of(order: &contracts::orders::OrderCreated) -> Vec<ItemView> {
     let currency = order.total.currency;
     let view = |item: &contracts::orders::PricedItem| ItemView {

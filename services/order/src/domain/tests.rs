@@ -12,7 +12,11 @@ fn created() -> OrderCreated {
         order_id: OrderId(uuid::Uuid::from_u128(1)),
         customer_id: CustomerId::new("c-1").unwrap(),
         total: Money::new(1_998, "EUR".parse().unwrap()).unwrap(),
-        items: vec![PricedItem { product_id: ProductId::new("mug").unwrap(), quantity: 2, unit_price_minor: Some(999) }],
+        items: vec![PricedItem {
+            product_id: ProductId::new("mug").unwrap(),
+            quantity: 2,
+            unit_price_minor: Some(999),
+        }],
         payment_method: Some("pm_card_visa".into()),
         contact: Contact::default(),
         created_at: at(0),
@@ -74,7 +78,12 @@ fn consistent_history() -> impl Strategy<Value = Vec<Input>> {
     answers.prop_flat_map(|(payment, goods)| {
         let after = match (payment, goods) {
             (Some(Payment::Authorized), Some(Stock::Reserved)) => {
-                vec![pay(Payment::CaptureFailed), pay(Payment::Captured), stock(Stock::Committed), pay(Payment::Refunded)]
+                vec![
+                    pay(Payment::CaptureFailed),
+                    pay(Payment::Captured),
+                    stock(Stock::Committed),
+                    pay(Payment::Refunded),
+                ]
             }
             (Some(Payment::Authorized), Some(Stock::Rejected)) => vec![pay(Payment::VoidFailed), pay(Payment::Voided)],
             (Some(Payment::Declined), Some(Stock::Reserved)) => vec![stock(Stock::Released)],

@@ -198,7 +198,8 @@ async fn save_keys(db: &Client, rows: &Rows) -> Result<(), Error> {
     /// Without `on conflict`: a key that another instance used meanwhile has to be decided again.
     const INSERT: &str = "insert into idempotency_keys (key, request_hash, order_id, used_at)
          select * from unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[])";
-    const UPDATE: &str = "update idempotency_keys k set request_hash = t.request_hash, order_id = t.order_id, used_at = t.used_at
+    const UPDATE: &str =
+        "update idempotency_keys k set request_hash = t.request_hash, order_id = t.order_id, used_at = t.used_at
          from unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) as t (key, request_hash, order_id, used_at)
          where k.key = t.key";
     let mut inserted: Vec<_> = rows.keys.inserted().collect();

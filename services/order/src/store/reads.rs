@@ -132,7 +132,8 @@ impl Reads {
 
     /// The stored copy of the catalog.
     pub async fn catalog(&self) -> Result<Vec<Product>, StoreError> {
-        let sql = "select product_id, name, price_minor, currency, opening_stock from catalog_products order by product_id";
+        let sql =
+            "select product_id, name, price_minor, currency, opening_stock from catalog_products order by product_id";
         select!(self.database, sql.to_owned(), vec![], product)
     }
 }

@@ -40,7 +40,10 @@ async fn an_order_is_confirmed_once_both_said_yes(backend: Backend) {
     assert_eq!(answer.body["status"], "processing");
     assert_eq!(answer.body["total"], json!({ "minor": 4_498, "currency": "EUR" }));
     let first = service.get(&format!("/orders/{id}")).await.body;
-    assert_eq!((&first["payment"], &first["stock"], &first["foreign"]), (&json!("pending"), &json!("pending"), &json!(false)));
+    assert_eq!(
+        (&first["payment"], &first["stock"], &first["foreign"]),
+        (&json!("pending"), &json!("pending"), &json!(false))
+    );
     assert!(first.get("email").is_none() && first.get("payment_method").is_none(), "{first}");
 
     // Each fact twice, as after a lost acknowledgement, and the second once more under a new id.
@@ -61,24 +64,39 @@ async fn an_order_is_confirmed_once_both_said_yes(backend: Backend) {
     assert_eq!(
         timeline,
         [
-            "inventory.committed", "inventory.reserved", "inventory.reserved", "orders.confirmed", "orders.created",
-            "payments.authorized", "payments.captured"
+            "inventory.committed",
+            "inventory.reserved",
+            "inventory.reserved",
+            "orders.confirmed",
+            "orders.created",
+            "payments.authorized",
+            "payments.captured"
         ]
     );
-    let both = || async { world.published("orders.created.v2").await.len() == 1 && world.published("orders.confirmed").await.len() == 1 };
+    let both = || async {
+        world.published("orders.created.v2").await.len() == 1 && world.published("orders.confirmed").await.len() == 1
+    };
     eventually(PATIENCE, both, "the events").await;
     assert_eq!(world.published("orders.created").await.len(), 1, "version 1 is published beside version 2");
     let (v1, v2) = (world.published("orders.created").await, world.published("orders.created.v2").await);
     assert_eq!(v1[0].headers.get("ce-id"), v2[0].headers.get("ce-id"));
     let sent: OrderCreated = serde_json::from_slice(&v2[0].payload).unwrap();
-    assert_eq!((sent.contact.email.as_deref(), sent.payment_method.as_deref()), (Some("ada@example.com"), Some("pm_card_visa")));
+    assert_eq!(
+        (sent.contact.email.as_deref(), sent.payment_method.as_deref()),
+        (Some("ada@example.com"), Some("pm_card_visa"))
+    );
     world.service.stop().await;
 }
 
 async fn the_first_no_cancels_with_its_reason(backend: Backend) {
     let world = World::start(backend).await;
     let service = &world.service;
-    let declined = |order_id| PaymentDeclined { order_id, code: "card_declined".into(), message: "No.".into(), declined_at: now() };
+    let declined = |order_id| PaymentDeclined {
+        order_id,
+        code: "card_declined".into(),
+        message: "No.".into(),
+        declined_at: now(),
+    };
     let id = service.place().await;
     world.publish("payment", &declined(id)).await;
     service.becomes(id, json!({ "status": "cancelled", "reason": "payment_declined", "payment": "declined" })).await;
@@ -87,11 +105,19 @@ async fn the_first_no_cancels_with_its_reason(backend: Backend) {
 
     let id = service.place().await;
     let shortage = Shortage { product_id: ProductId::new("mug").unwrap(), requested: 2, available: 1 };
-    world.publish("inventory", &InventoryRejected { order_id: id, shortages: vec![shortage], rejected_at: now() }).await;
+    world
+        .publish("inventory", &InventoryRejected { order_id: id, shortages: vec![shortage], rejected_at: now() })
+        .await;
     service.becomes(id, json!({ "status": "cancelled", "reason": "out_of_stock", "stock": "rejected" })).await;
 
     let id = service.place().await;
-    let failed = PaymentFailed { order_id: id, step: Step::Authorize, code: "invalid".into(), message: "No.".into(), failed_at: now() };
+    let failed = PaymentFailed {
+        order_id: id,
+        step: Step::Authorize,
+        code: "invalid".into(),
+        message: "No.".into(),
+        failed_at: now(),
+    };
     world.publish("payment", &failed).await;
     service.becomes(id, json!({ "status": "cancelled", "reason": "payment_declined" })).await;
     let told = || async { world.published("orders.cancelled").await.len() == 3 };
@@ -104,7 +130,10 @@ async fn a_customer_cancels_until_it_is_confirmed(backend: Backend) {
     let cancel = |id: OrderId| async move { service.post(&format!("/orders/{id}/cancel"), &json!({})).await };
     let id = service.place().await;
     let answer = cancel(id).await;
-    assert_eq!((answer.status, &answer.body["status"], &answer.body["reason"]), (202, &json!("cancelled"), &json!("customer")));
+    assert_eq!(
+        (answer.status, &answer.body["status"], &answer.body["reason"]),
+        (202, &json!("cancelled"), &json!("customer"))
+    );
     assert_eq!(cancel(id).await.status, 200);
     assert_eq!(service.timeline(id).await, ["orders.created", "orders.cancelled"]);
 
@@ -170,19 +199,27 @@ async fn a_foreign_order_is_taken_on_and_passed_on(backend: Backend) {
     let publish = |body: Value, headers: HeaderMap| async move {
         context.publish_with_headers("orders.created", headers, body.to_string().into()).await.unwrap().await.unwrap();
     };
-    let body = |id: Uuid, amount: f64| json!({
-        "order_id": id, "customer_id": "shop-7", "amount": amount, "currency": "EUR", "timestamp": "2026-01-02T03:04:05.678Z",
-        "items": [{ "product_id": "mug", "quantity": 3 }],
-    });
+    let body = |id: Uuid, amount: f64| {
+        json!({
+            "order_id": id, "customer_id": "shop-7", "amount": amount, "currency": "EUR", "timestamp": "2026-01-02T03:04:05.678Z",
+            "items": [{ "product_id": "mug", "quantity": 3 }],
+        })
+    };
     let (bare, named) = (Uuid::now_v7(), Uuid::now_v7());
     // A plain body, sent twice by somebody who knows no message ids; and one with an id of its own.
     publish(body(bare, 19.99), HeaderMap::new()).await;
     publish(body(bare, 19.99), HeaderMap::new()).await;
     let event_id = Uuid::now_v7().to_string();
-    let headers = HeaderMap::from_iter([("ce-id".parse().unwrap(), event_id.parse().unwrap()), ("ce-source".parse().unwrap(), "/shop".parse().unwrap())]);
+    let headers = HeaderMap::from_iter([
+        ("ce-id".parse().unwrap(), event_id.parse().unwrap()),
+        ("ce-source".parse().unwrap(), "/shop".parse().unwrap()),
+    ]);
     publish(body(named, 5.0), headers).await;
     for id in [bare, named] {
-        let view = world.service.becomes(OrderId(id), json!({ "status": "processing", "foreign": true, "customer_id": "shop-7" })).await;
+        let view = world
+            .service
+            .becomes(OrderId(id), json!({ "status": "processing", "foreign": true, "customer_id": "shop-7" }))
+            .await;
         assert_eq!(view["created_at"], "2026-01-02T03:04:05.678Z");
     }
     let passed_on = || async {
@@ -237,7 +274,13 @@ async fn prices_follow_the_catalog(backend: Backend) {
     assert!(!service.health.readiness().ready, "ready without NATS");
     world.nats.start().await.unwrap();
     let id: OrderId = answer["order_id"].as_str().unwrap().parse().unwrap();
-    let published = || async { world.published("orders.created.v2").await.iter().any(|m| m.headers.get("ce-subject").unwrap().as_str() == id.to_string()) };
+    let published = || async {
+        world
+            .published("orders.created.v2")
+            .await
+            .iter()
+            .any(|m| m.headers.get("ce-subject").unwrap().as_str() == id.to_string())
+    };
     eventually(PATIENCE, published, "the order that was taken without NATS").await;
     service.ready().await;
     service.stop().await;
@@ -253,7 +296,9 @@ async fn orders_can_be_asked_for_over_nats(backend: Backend) {
     };
     let view = ask(id).await.unwrap();
     assert_eq!((view.order_id, view.status.as_str(), view.total), (id, "processing", eur(4_498)));
-    let Err(RequestError::Service { error, .. }) = ask(OrderId::generate()).await else { panic!("an unknown order was found") };
+    let Err(RequestError::Service { error, .. }) = ask(OrderId::generate()).await else {
+        panic!("an unknown order was found")
+    };
     assert_eq!(error.code, 404);
 }
 
@@ -268,7 +313,8 @@ async fn the_list_leads_from_page_to_page(backend: Backend) {
     loop {
         let page = service.get(&path).await;
         assert_eq!(page.status, 200, "{page:?}");
-        let ids = page.body["orders"].as_array().unwrap().iter().map(|order| order["order_id"].as_str().unwrap().to_owned());
+        let ids =
+            page.body["orders"].as_array().unwrap().iter().map(|order| order["order_id"].as_str().unwrap().to_owned());
         seen.extend(ids);
         match page.body["next_cursor"].as_str() {
             Some(cursor) => path = format!("/orders?limit=2&status=processing&customer_id=c-1&cursor={cursor}"),

@@ -1,4 +1,5 @@
 //! The order service against real databases and a real NATS.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 

@@ -134,7 +134,10 @@ async fn every_column_survives_the_trip(backend: Backend) {
     let read = store.reads.order(order.order_id).await.unwrap().unwrap();
     let placed = read.placed.clone().unwrap();
     assert_eq!(placed.order, order);
-    assert_eq!((placed.status(), placed.foreign, read.payment, read.stock), (Status::Processing, false, Payment::Pending, Stock::Pending));
+    assert_eq!(
+        (placed.status(), placed.foreign, read.payment, read.stock),
+        (Status::Processing, false, Payment::Pending, Stock::Pending)
+    );
     assert_eq!(placed.deadline_at.unix_ms() - placed.accepted_at.unix_ms(), 900_000);
 
     let rejected = observe(order.order_id, Fact::Stock(Stock::Rejected), 1_234);
@@ -165,7 +168,8 @@ async fn the_same_key_in_one_batch_places_one_order(backend: Backend) {
     let (store, _folder) = store(backend).await;
     let orders: Vec<_> = (0..10).map(|_| order()).collect();
     let outcomes = join_all(orders.iter().map(|order| store.submit(create_with(order, "k", "h")))).await;
-    let created: Vec<_> = orders.iter().zip(&outcomes).filter(|(_, o)| **o == Outcome::Created).map(|(o, _)| o.order_id).collect();
+    let created: Vec<_> =
+        orders.iter().zip(&outcomes).filter(|(_, o)| **o == Outcome::Created).map(|(o, _)| o.order_id).collect();
     assert_eq!(created.len(), 1, "{outcomes:?}");
     let replays = outcomes.iter().filter(|outcome| **outcome == Outcome::Replayed(created[0])).count();
     assert_eq!(replays, 9, "{outcomes:?}");
@@ -177,7 +181,8 @@ async fn the_same_key_at_two_instances_places_one_order(backend: Backend) {
     let (one, other) = (open(&url, model()).await, open(&url, model()).await);
     for round in 0..20 {
         let (key, mine, theirs) = (format!("key-{round}"), order(), order());
-        let outcomes = tokio::join!(one.submit(create_with(&mine, &key, "h")), other.submit(create_with(&theirs, &key, "h")));
+        let outcomes =
+            tokio::join!(one.submit(create_with(&mine, &key, "h")), other.submit(create_with(&theirs, &key, "h")));
         match outcomes {
             (Outcome::Created, Outcome::Replayed(id)) => assert_eq!(id, mine.order_id),
             (Outcome::Replayed(id), Outcome::Created) => assert_eq!(id, theirs.order_id),
@@ -291,7 +296,8 @@ async fn the_list_is_paged_newest_first_without_gaps(backend: Backend) {
     assert_eq!(seen.iter().map(|(_, id)| id).collect::<HashSet<_>>().len(), 26, "an order came twice");
 
     let reads = &store.reads;
-    let of = |page: Page| async move { reads.list(&page).await.unwrap().orders.iter().map(|o| o.id).collect::<Vec<_>>() };
+    let of =
+        |page: Page| async move { reads.list(&page).await.unwrap().orders.iter().map(|o| o.id).collect::<Vec<_>>() };
     let by_status = Page { status: Some(Status::Cancelled), limit: 10, ..Page::default() };
     assert_eq!(of(by_status).await, [cancelled]);
     let by_customer = Page { customer_id: Some(other_customer.customer_id.clone()), limit: 10, ..Page::default() };
@@ -316,7 +322,10 @@ async fn only_overdue_processing_orders_are_found_and_expired(backend: Backend) 
 async fn a_foreign_order_is_passed_on_under_its_id_and_a_clash_changes_nothing(backend: Backend) {
     let (store, _folder) = store(backend).await;
     let order = OrderCreated { payment_method: None, contact: Contact::default(), ..order() };
-    let accept = |order: &OrderCreated, id: &EventId| Intent::AcceptForeign { order: Box::new(order.clone()), event_id: id.clone() };
+    let accept = |order: &OrderCreated, id: &EventId| Intent::AcceptForeign {
+        order: Box::new(order.clone()),
+        event_id: id.clone(),
+    };
     let id = EventId::generate();
     assert_eq!(store.submit(accept(&order, &id)).await, Outcome::Foreign(Placement::Accepted(None)));
     assert_eq!(store.submit(accept(&order, &id)).await, Outcome::Foreign(Placement::Known));
@@ -337,7 +346,12 @@ async fn the_copy_of_the_catalog_follows_its_changes(backend: Backend) {
     let save = |change| store.submit(Intent::SaveCatalog(change));
     save(CatalogChange { replace: true, put: vec![mug.clone(), pot.clone()], remove: vec![] }).await;
     let dearer = product("mug", eur(1_099));
-    save(CatalogChange { put: vec![dearer.clone(), tea.clone()], remove: vec![pot.product_id.clone()], replace: false }).await;
+    save(CatalogChange {
+        put: vec![dearer.clone(), tea.clone()],
+        remove: vec![pot.product_id.clone()],
+        replace: false,
+    })
+    .await;
     assert_eq!(store.reads.catalog().await.unwrap(), [dearer, tea.clone()]);
     // In one batch the last word counts.
     let changes = [

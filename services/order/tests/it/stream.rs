@@ -88,7 +88,8 @@ async fn a_stream_shows_history_then_what_happens_and_resumes(backend: Backend) 
     assert_eq!(full.status, 503, "{full:?}");
     assert!(!full.header("retry-after").is_empty());
     drop(resumed);
-    let freed = || async { world.service.request(Method::GET, &path).send().await.is_ok_and(|answer| answer.status() == 200) };
+    let freed =
+        || async { world.service.request(Method::GET, &path).send().await.is_ok_and(|answer| answer.status() == 200) };
     testkit::eventually(PATIENCE, freed, "a place for another stream").await;
 
     world.service.stop().await;

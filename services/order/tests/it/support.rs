@@ -58,12 +58,8 @@ pub(crate) async fn database(backend: Backend) -> (DatabaseUrl, TempDir) {
 }
 
 pub(crate) async fn connect(url: &str) -> Connection {
-    let settings = NatsSettings {
-        url: url.to_owned(),
-        reconnect_base_ms: 10,
-        reconnect_max_ms: 100,
-        ..NatsSettings::default()
-    };
+    let settings =
+        NatsSettings { url: url.to_owned(), reconnect_base_ms: 10, reconnect_max_ms: 100, ..NatsSettings::default() };
     Connection::open(&settings, "order", |_| {}).await.unwrap()
 }
 
@@ -204,7 +200,8 @@ impl World {
             world.put(&product).await;
         }
         world.service.ready().await;
-        let all = || async { world.service.get("/catalog").await.body["products"].as_array().is_some_and(|p| p.len() == 5) };
+        let all =
+            || async { world.service.get("/catalog").await.body["products"].as_array().is_some_and(|p| p.len() == 5) };
         eventually(PATIENCE, all, "the catalog").await;
         world
     }
@@ -253,7 +250,9 @@ impl World {
         let mut found = Vec::new();
         for sequence in 1..=last {
             let message = stream.get_raw_message(sequence).await.unwrap();
-            if message.subject.as_str() == subject || (subject.ends_with('>') && message.subject.starts_with(subject.trim_end_matches('>'))) {
+            if message.subject.as_str() == subject
+                || (subject.ends_with('>') && message.subject.starts_with(subject.trim_end_matches('>')))
+            {
                 found.push(message);
             }
         }

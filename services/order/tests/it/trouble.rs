@@ -7,7 +7,7 @@ use order::Settings;
 use serde_json::json;
 use testkit::eventually;
 
-use crate::support::{Backend, Instance, PATIENCE, World, body, database, on_both_backends};
+use crate::support::{Backend, Instance, PATIENCE, World, body, database, eur, on_both_backends, product};
 
 on_both_backends! {
     orders_are_taken_while_nats_is_away_and_go_on_when_it_is_back,
@@ -18,13 +18,15 @@ async fn orders_are_taken_while_nats_is_away_and_go_on_when_it_is_back(backend: 
     let mut world = World::start(backend).await;
     world.nats.stop().await;
     let id = world.service.place().await;
-    let not_ready = || async { !world.service.health.readiness().components["topology"].reason.is_some() };
-    eventually(PATIENCE, not_ready, "the service to go on").await;
     world.nats.start().await.unwrap();
     let published = || async { world.published("orders.created.v2").await.len() == 1 };
     eventually(PATIENCE, published, "the order's event").await;
     world.say_yes(id).await;
     world.service.becomes(id, json!({ "status": "confirmed" })).await;
+    // The catalog is followed on.
+    world.put(&product("mug", eur(1_500))).await;
+    let dearer = || async { world.service.post("/orders", &body()).await.body["total"]["minor"] == 5_500 };
+    eventually(PATIENCE, dearer, "the new price").await;
     world.service.stop().await;
 }
 

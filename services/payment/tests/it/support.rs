@@ -76,6 +76,12 @@ pub(crate) fn quick() -> Settings {
     }
 }
 
+struct Running {
+    task: JoinHandle<Result<(), kit::Error>>,
+    shutdown: CancellationToken,
+    connection: Connection,
+}
+
 pub(crate) struct World {
     nats: TestNats,
     pub(crate) connection: Connection,
@@ -84,7 +90,7 @@ pub(crate) struct World {
     _folder: TempDir,
     gateway: String,
     settings: Settings,
-    service: Option<(JoinHandle<Result<(), kit::Error>>, CancellationToken)>,
+    service: Option<Running>,
     http: reqwest::Client,
 }
 
@@ -123,18 +129,18 @@ impl World {
 
     /// Starts the service, also after [`stop`](Self::stop).
     pub(crate) async fn resume(&mut self) {
-        let shutdown = CancellationToken::new();
+        let (shutdown, connection) = (CancellationToken::new(), connect(&self.nats).await);
         let kit = KitParts {
             service: SERVICE,
-            connection: connect(&self.nats).await,
+            connection: connection.clone(),
             database_url: self.database_url.clone(),
             settings: KitSettings::default(),
             topology: topology(&TopologySettings::default()),
             health: Health::default(),
             shutdown: shutdown.clone(),
         };
-        let running = tokio::spawn(payment::run(Parts { kit, settings: self.settings.clone() }));
-        self.service = Some((running, shutdown));
+        let task = tokio::spawn(payment::run(Parts { kit, settings: self.settings.clone() }));
+        self.service = Some(Running { task, shutdown, connection });
         let jetstream = self.connection.jetstream();
         let consumer = || jetstream.get_stream("DEAD_LETTERS");
         eventually(PATIENCE, consumer, "the topology").await;
@@ -142,18 +148,19 @@ impl World {
 
     /// Stops the service in good order.
     pub(crate) async fn stop(&mut self) {
-        let (running, shutdown) = self.service.take().unwrap();
+        let Running { task, shutdown, .. } = self.service.take().unwrap();
         shutdown.cancel();
-        tokio::time::timeout(PATIENCE, running).await.expect("the service did not stop").unwrap().unwrap();
+        tokio::time::timeout(PATIENCE, task).await.expect("the service did not stop").unwrap().unwrap();
     }
 
     /// As a crash: whatever handlers and sweep are doing is dropped where it stands.
     pub(crate) async fn crash(&mut self) {
-        let (running, shutdown) = self.service.take().unwrap();
-        running.abort();
-        let _ = running.await;
-        // The rest of the process goes, too.
+        let Running { task, shutdown, connection } = self.service.take().unwrap();
+        task.abort();
+        let _ = task.await;
+        // The rest of the process goes, too, and the broker notices.
         shutdown.cancel();
+        connection.close(PATIENCE).await.unwrap();
     }
 
     /// Publishes as the order service does.

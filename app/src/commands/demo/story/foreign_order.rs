@@ -24,14 +24,16 @@ async fn tell(world: &World, trial: &Trial) -> Result<(), Deviation> {
     body_with_items["items"] = json!([{ "product_id": VASE.id, "quantity": 2 }]);
     body_with_items["version"] = json!("v1");
 
+    trial.follows(bare);
+    trial.follows(full);
     for (id, body) in [(bare, body), (full, body_with_items)] {
         world.publish_plainly("orders.created", body.to_string()).await?;
         trial.say(format!("     published to orders.created: {body}"));
-        trial.follows(id);
-        trial.until(&format!("order {id} to be taken on"), async || {
-            world.look(trial, id).await.map(drop).map_err(|deviation| deviation.seen)
-        })
-        .await;
+        trial
+            .until(&format!("order {id} to be taken on"), async || {
+                world.look(trial, id).await.map(drop).map_err(|deviation| deviation.seen)
+            })
+            .await;
     }
     // They name no address to write to.
     let ending = Ending { notices: 0, ..Ending::CONFIRMED };

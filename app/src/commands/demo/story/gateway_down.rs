@@ -36,12 +36,10 @@ async fn tell(world: &World, trial: &Trial) -> Result<(), Deviation> {
     // Until a probe has failed, too: the breaker opens again then.
     let before = world.unanswered_at_gateway().await?;
     trial
-        .until("the breaker to probe the gateway", async || {
-            match world.unanswered_at_gateway().await {
-                Ok(now) if now > before => Ok(()),
-                Ok(_) => Err(format!("{before} unanswered requests, as before")),
-                Err(deviation) => Err(deviation.to_string()),
-            }
+        .until("the breaker to probe the gateway", async || match world.unanswered_at_gateway().await {
+            Ok(now) if now > before => Ok(()),
+            Ok(_) => Err(format!("{before} unanswered requests, as before")),
+            Err(deviation) => Err(deviation.to_string()),
         })
         .await;
     world.gateway_is("ok").await?;

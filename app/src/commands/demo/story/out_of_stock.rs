@@ -19,13 +19,7 @@ async fn tell(world: &World, trial: &Trial) -> Result<(), Deviation> {
     let ending = Ending {
         payment: "voided",
         stock: "rejected",
-        events: &[
-            "orders.created",
-            "payments.authorized",
-            "inventory.rejected",
-            "orders.cancelled",
-            "payments.voided",
-        ],
+        events: &["orders.created", "payments.authorized", "inventory.rejected", "orders.cancelled", "payments.voided"],
         notices: 2,
     };
     world.see_through(trial, id, &ending).await?;

@@ -19,7 +19,11 @@ async fn tell(world: &World, trial: &Trial) -> Result<(), Deviation> {
     let order = World::order_of(trial, &[(&MUG, 3)]);
     let (one, other) = tokio::join!(world.api.place(&order, Some(&key)), world.api.place(&order, Some(&key)));
     let (one, other) = (one?, other?);
-    Deviation::unless_equal("how many of both answers are marked as replayed", &(one.replayed ^ other.replayed), &true)?;
+    Deviation::unless_equal(
+        "how many of both answers are marked as replayed",
+        &(one.replayed ^ other.replayed),
+        &true,
+    )?;
     let (receipt, repeated) = (accepted(one)?, accepted(other)?);
     Deviation::unless_equal("the second receipt", &repeated, &receipt)?;
     let id = receipt.order_id;

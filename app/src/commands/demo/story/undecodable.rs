@@ -24,14 +24,13 @@ async fn tell(world: &World, trial: &Trial) -> Result<(), Deviation> {
     world.check_money(trial, id, Money::Charged(BOWL.price)).await?;
     world.check_stock(trial, &BOWL, 1).await?;
 
-    trial.until("a dead letter with the body", async || {
-        match world.dead_letters_about(&mark).await {
+    trial
+        .until("a dead letter with the body", async || match world.dead_letters_about(&mark).await {
             Ok(letters) if letters.is_empty() => Err("none".to_owned()),
             Ok(_) => Ok(()),
             Err(deviation) => Err(deviation.to_string()),
-        }
-    })
-    .await;
+        })
+        .await;
     let letters = world.dead_letters_about(&mark).await?;
     let [(letter, kept)] = letters.as_slice() else {
         return Err(Deviation::new("exactly one dead letter", format!("{}: {letters:?}", letters.len())));

@@ -38,7 +38,9 @@ impl World {
         Deviation::unless_equal("refunds at the gateway", refunds, &0)?;
         trial.checked(match money {
             Money::Charged(cents) => format!("the gateway charged {}, once", in_euro(cents)),
-            Money::Released(cents) => format!("the gateway held {} and released it; nothing was charged", in_euro(cents)),
+            Money::Released(cents) => {
+                format!("the gateway held {} and released it; nothing was charged", in_euro(cents))
+            }
             Money::Declined => "the gateway declined the card; nothing was held or charged".to_owned(),
         });
         Ok(())

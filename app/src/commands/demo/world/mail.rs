@@ -19,7 +19,8 @@ impl World {
         let url = format!("http://{}/messages?to={}", self.settings.simulators.mail_listen, Self::address(trial));
         let received: Messages = self.get_json(url).await?;
         let about = |text: &String| text.contains(&id.to_string());
-        let mut subjects: Vec<_> = received.messages.into_iter().filter_map(|mail| mail.subject).filter(about).collect();
+        let mut subjects: Vec<_> =
+            received.messages.into_iter().filter_map(|mail| mail.subject).filter(about).collect();
         subjects.reverse();
         let acknowledged = subjects.first().is_some_and(|subject| subject.contains("We have your order"));
         let told = subjects.get(1).is_some_and(|subject| subject.contains(end));

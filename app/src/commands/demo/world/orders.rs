@@ -59,7 +59,7 @@ impl World {
 
     /// Places an order, which must be accepted.
     pub async fn place(&self, trial: &Trial, order: &Value) -> Result<OrderId, Deviation> {
-        let answer = self.api.place(order, None).await?;
+        let answer = trial.asked("an answer to POST /orders", self.api.place(order, None)).await?;
         let location = answer.location.clone().unwrap_or_default();
         let receipt = accepted(answer)?;
         Deviation::unless_equal("Location", &location, &format!("/orders/{}", receipt.order_id))?;
@@ -145,9 +145,13 @@ pub fn accepted(answer: Answer) -> Result<Receipt, Deviation> {
 
 fn with_status<T: DeserializeOwned>(answer: Answer, status: u16, what: &str) -> Result<T, Deviation> {
     if answer.status != status {
-        return Err(Deviation::new(format!("{what} to be answered with {status}"), format!("{} {}", answer.status, answer.body)));
+        return Err(Deviation::new(
+            format!("{what} to be answered with {status}"),
+            format!("{} {}", answer.status, answer.body),
+        ));
     }
-    serde_json::from_value(answer.body).map_err(|e| Deviation::new(format!("{what} to be answered as documented"), e.to_string()))
+    serde_json::from_value(answer.body)
+        .map_err(|e| Deviation::new(format!("{what} to be answered as documented"), e.to_string()))
 }
 
 fn outcome_of(order: &OrderView) -> String {
