@@ -28,6 +28,7 @@ pub use settings::Settings;
 use std::future::IntoFuture as _;
 use std::sync::Arc;
 
+use millrace::health::Component;
 use millrace::kit::{Error, Kit, KitParts};
 use millrace::shutdown::drain;
 use tokio::net::TcpListener;
@@ -55,6 +56,9 @@ pub async fn run(parts: Parts) -> Result<(), Error> {
     let Parts { kit, settings, http } = parts;
     let service = kit.service;
     let shutdown = kit.shutdown.clone();
+    // Before anything else can be ready: without a catalog nothing can be sold.
+    let sellable = kit.health.component("catalog");
+    sellable.not_ready("it has not been read yet");
     let model = OrderModel { deadline: settings.deadline.get(), key_lifetime: settings.idempotency_key_lifetime.get() };
     let mut kit = Kit::start(kit, model, MIGRATIONS).await?;
     let reads = Reads::new(kit.database());
@@ -65,7 +69,7 @@ pub async fn run(parts: Parts) -> Result<(), Error> {
     if !copy.is_empty() {
         catalog.set(copy.into_iter().map(|product| (product.product_id.clone(), product)).collect());
     }
-    follow_catalog(&mut kit, catalog.clone(), shutdown.clone());
+    follow_catalog(&mut kit, catalog.clone(), sellable, shutdown.clone());
 
     let handlers = Handlers { writer: kit.writer(), changes: changes.clone() };
     for router in handlers::routers(&handlers) {
@@ -103,15 +107,13 @@ pub async fn run(parts: Parts) -> Result<(), Error> {
 }
 
 /// Ready once there is something to price orders with.
-fn follow_catalog(kit: &mut Kit<OrderModel>, catalog: Catalog, shutdown: CancellationToken) {
-    let component = kit.health().component("catalog");
+fn follow_catalog(kit: &mut Kit<OrderModel>, catalog: Catalog, sellable: Component, shutdown: CancellationToken) {
     let (current, mut seen) = watch::channel(catalog.now().is_some());
     let watcher = catalog::Watcher { connection: kit.connection().clone(), catalog, writer: kit.writer(), current };
     kit.spawn("catalog", async move {
-        component.not_ready("it has not been read yet");
         let ready = async {
             if seen.wait_for(|current| *current).await.is_ok() {
-                component.ready();
+                sellable.ready();
             }
             std::future::pending().await
         };

@@ -5,8 +5,8 @@ use serde_json::Value;
 use super::super::subjects::{covered, union};
 use super::{Config, Difference, Unit, flag, limit, list, number, text, value};
 
-const ANEW: &str = "the server cannot change it; stop the service, delete the consumer, and apply the topology again (a new consumer \
-     starts at the stream's beginning, and the inbox skips what was handled)";
+const ANEW: &str = "the server cannot change it; stop the service, delete the consumer, and apply the topology again \
+    (a new consumer starts at the stream's beginning, and the inbox skips what was handled)";
 
 /// Every difference between a declared consumer and what the server says of it.
 pub(in super::super) fn consumer(declared: &Config, info: &Value) -> Vec<Difference> {
