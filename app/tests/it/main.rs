@@ -2,4 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails must fail its test")]
 
+mod cli;
+mod crash;
 mod demo;
+mod faults;
+mod support;

@@ -70,7 +70,8 @@ enum Refusal {
 
 /// Runs until every handle is gone or one asked for the end; what was submitted before is committed.
 pub(super) async fn run<M: Model, S: Session<M>>(core: Core<M>, session: S, mut inbox: Inbox<M>) {
-    let mut prune = tokio::time::interval(core.settings.prune_every.max(PRUNE_PAUSE));
+    let prune_every = core.settings.prune_every.max(PRUNE_PAUSE);
+    let mut prune = tokio::time::interval_at(tokio::time::Instant::now() + prune_every, prune_every);
     prune.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut waiting = Vec::with_capacity(core.settings.max_batch);
     let mut closed = false;

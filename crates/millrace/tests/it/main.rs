@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails must fail its test")]
 
+mod broker;
 mod proxy;
 mod support;
 mod things;
 
 mod connection;
+mod outbox;
 mod request_reply;
 mod store;
 mod topology;

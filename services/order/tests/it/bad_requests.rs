@@ -4,7 +4,9 @@ use order::Settings;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Instance, World, body, on_both_backends};
+use testkit::eventually;
+
+use crate::support::{Backend, Instance, PATIENCE, World, body, on_both_backends};
 
 on_both_backends! {
     a_bad_request_is_answered_with_its_status_and_names_the_field,
@@ -206,8 +208,14 @@ async fn a_bad_request_is_answered_with_its_status_and_names_the_field(backend: 
     assert!(cases.len() >= 30);
     for case in &cases {
         let name = case.name;
-        let request = request(service, &order_id, &case.request).header("X-Correlation-ID", "bad-request-test");
-        let answer = service.send(request).await;
+        let sent = || {
+            let request = request(service, &order_id, &case.request).header("X-Correlation-ID", "bad-request-test");
+            // On a connection of its own: a server that refuses a body before it has all of it closes the connection,
+            // and a client that still writes may then never read the answer. One that tries again gets it.
+            let alone = if case.status == 413 { request.header("Connection", "close") } else { request };
+            service.try_send(alone)
+        };
+        let answer = if case.status == 413 { eventually(PATIENCE, sent, name).await } else { sent().await.unwrap() };
         assert_eq!(answer.status, case.status, "{name}: {answer:?}");
         assert_eq!(answer.header("content-type"), "application/problem+json", "{name}: {answer:?}");
         assert_eq!(answer.header("x-correlation-id"), "bad-request-test", "{name}");

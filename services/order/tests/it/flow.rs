@@ -155,7 +155,8 @@ async fn an_order_still_processing_at_its_deadline_is_cancelled(backend: Backend
     let id = world.service.place().await;
     world.publish("payment", &authorized(id)).await;
     let done = world.service.becomes(id, json!({ "status": "cancelled", "reason": "deadline" })).await;
-    assert!(done["ended_at"].as_str() >= done["deadline_at"].as_str(), "{done}");
+    let time = |name: &str| serde_json::from_value::<contracts::Timestamp>(done[name].clone()).unwrap();
+    assert!(time("ended_at") >= time("deadline_at"), "{done}");
     world.publish("inventory", &reserved(id)).await;
     world.service.becomes(id, json!({ "stock": "reserved", "status": "cancelled" })).await;
 }

@@ -35,7 +35,7 @@ async fn tell(world: &World, trial: &Trial) -> Result<(), Deviation> {
     let [(letter, kept)] = letters.as_slice() else {
         return Err(Deviation::new("exactly one dead letter", format!("{}: {letters:?}", letters.len())));
     };
-    Deviation::unless_equal("the body of the dead letter", &kept.as_slice(), &body.as_bytes())?;
+    Deviation::unless_equal("the body of the dead letter", &String::from_utf8_lossy(kept).as_ref(), &body.as_str())?;
     Deviation::unless_equal("the reason", &letter.reason, &Reason::Undecodable)?;
     Deviation::unless_equal("the subject", &letter.subject.as_str(), &"orders.created")?;
     trial.checked(format!("one dead letter of {}, with the whole body: {}", letter.consumer, letter.errors.join(": ")));

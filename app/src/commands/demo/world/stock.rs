@@ -1,6 +1,6 @@
 //! The inventory, asked over request/reply.
 
-use contracts::api::{StockLevel, StockLevels, StockQuery, subjects};
+use contracts::api::{StockLevels, StockQuery, subjects};
 use contracts::catalog::Product;
 use millrace::request_reply::request_json;
 
@@ -12,20 +12,24 @@ impl World {
     /// Checks where the units of a product are that only this scenario sells: so many went out with orders, none is held,
     /// and all others are available.
     pub async fn check_stock(&self, trial: &Trial, ware: &Ware, sold: i64) -> Result<(), Deviation> {
-        let product_id = ware.product_id()?;
-        let now = self.stock(StockQuery { product_id: Some(product_id.clone()) }).await?;
+        let stock = self.stock(StockQuery { product_id: Some(ware.product_id()?) }).await?;
+        let [now] = stock.levels.as_slice() else {
+            return Err(Deviation::new(format!("the stock of {}", ware.id), format!("{:?}", stock.levels)));
+        };
         let opening = i64::from(ware.stock);
-        let expected = StockLevel { product_id, available: opening - sold, reserved: 0, committed: sold };
-        Deviation::unless_equal("stock", &now.levels, &vec![expected])?;
+        let what = format!("available, held and sold of {}", ware.id);
+        Deviation::unless_equal(&what, &(now.available, now.reserved, now.committed), &(opening - sold, 0, sold))?;
         let left = opening - sold;
         trial.checked(format!("stock of {}: {opening} before, {left} now, {sold} sold, none held", ware.id));
         Ok(())
     }
 
-    /// Whether a product can be ordered and has its stock.
+    /// Whether a product can be ordered and has its opening stock.
     pub(super) async fn sells(&self, product: &Product) -> bool {
         let query = StockQuery { product_id: Some(product.product_id.clone()) };
-        let stocked = self.stock(query).await.is_ok_and(|stock| !stock.levels.is_empty());
+        let opening = i64::from(product.opening_stock);
+        let stock = self.stock(query).await.map(|stock| stock.levels).unwrap_or_default();
+        let stocked = stock.iter().any(|level| level.available == opening);
         let catalog = self.api.get("/catalog").await.map(|answer| answer.body).unwrap_or_default();
         let products = catalog.get("products").and_then(|products| products.as_array()).cloned().unwrap_or_default();
         stocked && products.iter().any(|one| one.get("product_id").is_some_and(|id| id == product.product_id.as_str()))

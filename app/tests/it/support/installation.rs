@@ -1,0 +1,234 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_nats::jetstream;
+use futures::TryStreamExt;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use testkit::{Process, TestNats, eventually, wait_for_http};
+
+use super::{Backend, PATIENCE, Shop, cli};
+
+/// The services with a database, one process each.
+pub(crate) const SERVICES: [&str; 4] = ["order", "payment", "inventory", "notification"];
+
+/// So that what waits for a killed process, or for its messages, waits for seconds and not for minutes. The number of
+/// deliveries stays what users have.
+const QUICK: [(&str, &str); 16] = [
+    ("MILLRACE_TOPOLOGY_ACK_WAIT", "2s"),
+    ("MILLRACE_OUTBOX_SWEEP_EVERY", "500ms"),
+    ("MILLRACE_OUTBOX_SWEEP_AFTER", "1s"),
+    ("MILLRACE_CONSUMER_RETRY_FIRST", "200ms"),
+    ("MILLRACE_NATS_RECONNECT_MAX_MS", "500"),
+    ("MILLRACE_ORDER_SUBMIT_PATIENCE", "2s"),
+    ("MILLRACE_PAYMENT_GATEWAY_TIMEOUT_MS", "2000"),
+    ("MILLRACE_PAYMENT_GRACE", "3s"),
+    ("MILLRACE_PAYMENT_RETRY_FIRST", "200ms"),
+    ("MILLRACE_PAYMENT_SWEEP_EVERY", "200ms"),
+    ("MILLRACE_NOTIFICATION_EMAIL_TIMEOUT_MS", "2000"),
+    ("MILLRACE_NOTIFICATION_SMS_TIMEOUT_MS", "2000"),
+    ("MILLRACE_NOTIFICATION_CLAIM", "3s"),
+    ("MILLRACE_NOTIFICATION_RETRY_FIRST", "200ms"),
+    ("MILLRACE_NOTIFICATION_SWEEP_EVERY", "200ms"),
+    ("MILLRACE_TELEMETRY_LOG_FILTER", "info,async_nats=warn,millrace=debug"),
+];
+
+/// Everything that runs. What is declared first is ended first.
+pub(crate) struct Installation {
+    processes: BTreeMap<String, Process>,
+    /// Operations ports, by the name of the process.
+    ops: BTreeMap<String, u16>,
+    pub(crate) nats: TestNats,
+    pub(crate) shop: Shop,
+    environment: Vec<(String, String)>,
+    folder: TempDir,
+}
+
+impl Installation {
+    /// A broker and free ports; no service runs yet. `settings` are further environment variables.
+    pub(crate) async fn new(database_url: Option<String>, settings: &[(&str, &str)]) -> Self {
+        let nats = testkit::nats().await;
+        let folder = tempfile::tempdir().unwrap();
+        let local = || format!("127.0.0.1:{}", free_port());
+        let (http, gateway, smtp, mail, sms) = (local(), local(), local(), local(), local());
+        let in_folder = || format!("sqlite:{}/{{service}}.db", folder.path().display());
+        let mut environment = vec![
+            ("NATS_URL".to_owned(), nats.url()),
+            ("DATABASE_URL".to_owned(), database_url.unwrap_or_else(in_folder)),
+            // A variable of testkit, and no setting: empty counts as not set.
+            ("MILLRACE_TEST_LOGS".to_owned(), String::new()),
+        ];
+        let of_services = [
+            ("MILLRACE_HTTP_LISTEN", http.clone()),
+            ("MILLRACE_SIMULATORS_GATEWAY_LISTEN", gateway.clone()),
+            ("MILLRACE_SIMULATORS_SMTP_LISTEN", smtp.clone()),
+            ("MILLRACE_SIMULATORS_MAIL_LISTEN", mail.clone()),
+            ("MILLRACE_SIMULATORS_SMS_LISTEN", sms.clone()),
+            ("MILLRACE_PAYMENT_GATEWAY_URL", format!("http://{gateway}")),
+            ("MILLRACE_NOTIFICATION_EMAIL_URL", format!("smtp://{smtp}")),
+            ("MILLRACE_NOTIFICATION_SMS_URL", format!("http://{sms}")),
+        ];
+        let given = QUICK.iter().chain(settings).map(|(name, value)| (*name, (*value).to_owned()));
+        environment.extend(of_services.into_iter().chain(given).map(|(name, value)| (name.to_owned(), value)));
+        let shop = Shop::new(&http, &gateway, &mail);
+        Self { processes: BTreeMap::new(), ops: BTreeMap::new(), nats, shop, environment, folder }
+    }
+
+    /// Everything started, ready, and with `products` on sale.
+    pub(crate) async fn running(database_url: Option<String>, settings: &[(&str, &str)], products: &Value) -> Self {
+        let mut all = Self::new(database_url, settings).await;
+        all.import(products).await;
+        all.serve("simulators");
+        SERVICES.into_iter().for_each(|service| all.serve(service));
+        all.ready().await;
+        all
+    }
+
+    /// As [`running`](Self::running), on an empty database of this kind.
+    pub(crate) async fn on(backend: Backend, products: &Value) -> Self {
+        let url = match backend {
+            Backend::Sqlite => None,
+            Backend::Postgres => Some(testkit::fresh_database().await),
+        };
+        Self::running(url, &[], products).await
+    }
+
+    /// Starts a process that runs this service.
+    pub(crate) fn serve(&mut self, service: &str) {
+        self.serve_as(service, service, &[]);
+    }
+
+    /// Starts a further process of a service, under a name of its own and with settings of its own.
+    pub(crate) fn serve_as(&mut self, name: &str, service: &str, settings: &[(&str, &str)]) {
+        let port = free_port();
+        let mut builder = Process::builder(name, env!("CARGO_BIN_EXE_millrace"))
+            .args(["serve", service])
+            .env("MILLRACE_OPS_LISTEN", format!("127.0.0.1:{port}"))
+            .current_dir(self.folder.path());
+        for (name, value) in &self.environment {
+            builder = builder.env(name, value);
+        }
+        for (name, value) in settings {
+            builder = builder.env(name, value);
+        }
+        self.processes.insert(name.to_owned(), builder.start());
+        self.ops.insert(name.to_owned(), port);
+    }
+
+    pub(crate) fn process(&mut self, name: &str) -> &mut Process {
+        self.processes.get_mut(name).unwrap()
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.processes.keys().cloned().collect()
+    }
+
+    /// Kills a service's process, or the broker, as `kill -9` does, and starts it again after a moment.
+    pub(crate) async fn kill_and_restart(&mut self, victim: &str, pause: Duration) {
+        if victim == "nats-server" {
+            self.nats.kill().await;
+            tokio::time::sleep(pause).await;
+            self.nats.start().await.unwrap();
+        } else {
+            self.process(victim).kill().await;
+            tokio::time::sleep(pause).await;
+            self.process(victim).start();
+        }
+    }
+
+    /// Waits until every process says that it is ready.
+    pub(crate) async fn ready(&self) {
+        for port in self.ops.values() {
+            wait_for_http(&format!("http://127.0.0.1:{port}/readyz"), PATIENCE).await;
+        }
+    }
+
+    /// What a process says about its readiness: the status and the text.
+    pub(crate) async fn readiness(&self, name: &str) -> Result<(u16, String), String> {
+        self.shop.fetch(&format!("http://127.0.0.1:{}/readyz", self.ops[name])).await
+    }
+
+    /// Puts products on sale.
+    pub(crate) async fn import(&self, products: &Value) {
+        let file = self.folder.path().join("catalog.json");
+        std::fs::write(&file, json!({ "products": products }).to_string()).unwrap();
+        let ran = self.millrace(&["catalog", "import", file.to_str().unwrap()]).await;
+        assert_eq!(ran.code, 0, "{ran}");
+    }
+
+    /// Runs a command of the binary with the settings of this installation.
+    pub(crate) async fn millrace(&self, args: &[&str]) -> cli::Ran {
+        cli::millrace(self.folder.path(), &self.environment, args).await
+    }
+
+    /// What inventory says about each product: available, reserved, committed.
+    pub(crate) async fn stock(&self) -> Result<BTreeMap<String, [i64; 3]>, String> {
+        let client = self.nats.client().await;
+        let answer = client.request("api.inventory.stock", "{}".into()).await.map_err(|e| e.to_string())?;
+        let levels: contracts::api::StockLevels = serde_json::from_slice(&answer.payload).map_err(|e| e.to_string())?;
+        let row = |level: contracts::api::StockLevel| {
+            (level.product_id.to_string(), [level.available, level.reserved, level.committed])
+        };
+        Ok(levels.levels.into_iter().map(row).collect())
+    }
+
+    /// Waits until nothing is under way: no event waits to be published, handled or acknowledged.
+    pub(crate) async fn quiet(&self) {
+        eventually(PATIENCE, || self.is_quiet(), "nothing to be under way").await;
+    }
+
+    async fn is_quiet(&self) -> Result<(), String> {
+        for name in self.ops.keys().filter(|name| *name != "simulators") {
+            let rows = self.metric(name, "millrace_outbox_depth_rows", "").await?;
+            if rows > 0.0 {
+                return Err(format!("{rows} outbox rows of {name} are not published"));
+            }
+        }
+        let js = jetstream::new(self.nats.client().await);
+        let text = |e: &dyn std::fmt::Display| e.to_string();
+        let mut streams = js.streams();
+        while let Some(stream) = streams.try_next().await.map_err(|e| text(&e))? {
+            let stream = js.get_stream(stream.config.name).await.map_err(|e| text(&e))?;
+            let mut consumers = stream.consumers();
+            while let Some(consumer) = consumers.try_next().await.map_err(|e| text(&e))? {
+                let left = consumer.num_pending + consumer.num_ack_pending as u64;
+                if left > 0 && consumer.config.durable_name.is_some() {
+                    return Err(format!("{left} messages are left for {}", consumer.name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The sum of a metric of a process over the series whose line contains `filter`.
+    pub(crate) async fn metric(&self, name: &str, metric: &str, filter: &str) -> Result<f64, String> {
+        let (_, text) = self.shop.fetch(&format!("http://127.0.0.1:{}/metrics", self.ops[name])).await?;
+        let of_metric = |line: &&str| {
+            line.strip_prefix(metric).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(filter)
+        };
+        let values: Vec<f64> =
+            text.lines().filter(of_metric).filter_map(|line| line.rsplit_once(' ')?.1.parse().ok()).collect();
+        if values.is_empty() { Err(format!("{name} shows no {metric}")) } else { Ok(values.iter().sum()) }
+    }
+
+    /// Nothing became a dead letter, and no message ran out of deliveries.
+    pub(crate) async fn no_dead_letters(&self) {
+        let js = jetstream::new(self.nats.client().await);
+        for stream in ["DEAD_LETTERS", "ADVISORIES"] {
+            let info = js.get_stream(stream).await.unwrap();
+            assert_eq!(info.cached_info().state.messages, 0, "messages in {stream}");
+        }
+    }
+}
+
+/// Three products; of `rare` there are only a few.
+pub(crate) fn sample() -> Value {
+    let product = |id: &str, minor: i64, stock: u32| {
+        json!({ "product_id": id, "name": id, "unit_price": { "minor": minor, "currency": "EUR" }, "opening_stock": stock })
+    };
+    json!([product("mug", 1_050, 100_000), product("kettle", 3_999, 100_000), product("rare", 250_000, 3)])
+}
+
+pub(crate) fn free_port() -> u16 {
+    millrace::local::free_port().unwrap()
+}

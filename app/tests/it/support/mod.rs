@@ -1,0 +1,24 @@
+//! A whole installation as an operator runs it: one process per service, a broker, a database, simulators, and a customer
+//! who keeps the receipts.
+
+mod books;
+pub(crate) mod cli;
+mod events;
+mod installation;
+mod shop;
+
+pub(crate) use books::Books;
+pub(crate) use installation::{Installation, SERVICES, sample};
+pub(crate) use shop::{Accepted, Shop, order};
+
+use std::time::Duration;
+
+/// Far longer than anything takes on a machine that does other things as well.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where services keep their data in a test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backend {
+    Sqlite,
+    Postgres,
+}

@@ -1,0 +1,142 @@
+use std::time::Duration;
+
+use reqwest::{Response, StatusCode};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use simulators::gateway::ledger::Ledger;
+use simulators::mail::Counts;
+use testkit::eventually;
+use uuid::Uuid;
+
+use super::PATIENCE;
+
+/// A customer of the API, who can also look into the books of the payment gateway and the mail server.
+#[derive(Clone)]
+pub(crate) struct Shop {
+    http: reqwest::Client,
+    api: String,
+    gateway: String,
+    mail: String,
+}
+
+/// An order that was answered with 202.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Accepted {
+    pub(crate) order_id: String,
+    /// In minor units, as the answer said.
+    pub(crate) total_minor: i64,
+}
+
+impl Shop {
+    pub(crate) fn new(http: &str, gateway: &str, mail: &str) -> Self {
+        let url = |address: &str| format!("http://{address}");
+        let client = millrace::http_client::http_client(Duration::from_secs(10), Duration::from_secs(2)).unwrap();
+        Self { http: client, api: url(http), gateway: url(gateway), mail: url(mail) }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.api
+    }
+
+    /// One attempt to place an order.
+    pub(crate) async fn attempt(&self, order: &Value, key: &str) -> Result<Response, reqwest::Error> {
+        self.http.post(format!("{}/orders", self.api)).header("Idempotency-Key", key).json(order).send().await
+    }
+
+    /// As a good client does it: repeats the request with the same key until it is accepted.
+    pub(crate) async fn place(&self, order: &Value) -> Accepted {
+        let key = Uuid::now_v7().to_string();
+        let accepted = || async {
+            let answer = self.attempt(order, &key).await.map_err(|e| e.to_string())?;
+            let status = answer.status();
+            // Everything else would be a wrong answer to a good order, whatever was killed.
+            assert!([StatusCode::ACCEPTED, StatusCode::SERVICE_UNAVAILABLE].contains(&status), "{answer:?}");
+            if status != StatusCode::ACCEPTED {
+                return Err(status.to_string());
+            }
+            Accepted::of(answer).await
+        };
+        eventually(PATIENCE, accepted, "the order to be accepted").await
+    }
+
+    /// Asks for a cancellation; whether it comes in time, and whether anybody answers, is left open.
+    pub(crate) async fn try_cancel(&self, order_id: &str) {
+        let _ = self.http.post(format!("{}/orders/{order_id}/cancel", self.api)).send().await;
+    }
+
+    /// Every order the API knows of.
+    pub(crate) async fn orders(&self) -> Result<Vec<Value>, String> {
+        let mut orders = Vec::new();
+        let mut after = String::new();
+        loop {
+            let page: Value = self.json(&format!("{}/orders?limit=100{after}", self.api)).await?;
+            orders.extend(page["orders"].as_array().ok_or("no list")?.iter().cloned());
+            match page["next_cursor"].as_str() {
+                Some(cursor) => after = format!("&cursor={cursor}"),
+                None => return Ok(orders),
+            }
+        }
+    }
+
+    pub(crate) async fn timeline(&self, order_id: &str) -> Vec<Value> {
+        let timeline: Value = self.json(&format!("{}/orders/{order_id}/timeline", self.api)).await.unwrap();
+        timeline["timeline"].as_array().unwrap().clone()
+    }
+
+    pub(crate) async fn ledger(&self) -> Result<Ledger, String> {
+        self.json(&format!("{}/_control/ledger?requests=0", self.gateway)).await
+    }
+
+    /// How often each Message-ID came in.
+    pub(crate) async fn mails(&self) -> Result<Counts, String> {
+        self.json(&format!("{}/counts", self.mail)).await
+    }
+
+    /// Status and text of a plain GET.
+    pub(crate) async fn fetch(&self, url: &str) -> Result<(u16, String), String> {
+        let answer = self.http.get(url).send().await.map_err(|e| e.to_string())?;
+        let status = answer.status().as_u16();
+        Ok((status, answer.text().await.map_err(|e| e.to_string())?))
+    }
+
+    async fn json<T: DeserializeOwned>(&self, url: &str) -> Result<T, String> {
+        match self.fetch(url).await? {
+            (200, text) => serde_json::from_str(&text).map_err(|e| format!("{url}: {e}: {text}")),
+            (status, text) => Err(format!("{url}: {status} {text}")),
+        }
+    }
+}
+
+impl Accepted {
+    pub(crate) async fn of(answer: Response) -> Result<Self, String> {
+        let receipt: Value = answer.json().await.map_err(|e| e.to_string())?;
+        let order_id = receipt["order_id"].as_str().ok_or("no order_id")?.to_owned();
+        Ok(Self { order_id, total_minor: receipt["total"]["minor"].as_i64().ok_or("no total")? })
+    }
+}
+
+/// The order number `n` of a mix: most are fine, some are declined, some want what there is not enough of.
+pub(crate) fn order(n: usize) -> Value {
+    let mut items = vec![json!({ "product_id": "mug", "quantity": 1 + n % 3 })];
+    match n % 10 {
+        4 => items = vec![json!({ "product_id": "rare", "quantity": 1 })],
+        odd if odd % 2 == 1 => items.push(json!({ "product_id": "kettle", "quantity": 1 })),
+        _ => {}
+    }
+    let card = if n % 10 == 7 { "pm_card_chargeDeclined" } else { "pm_card_visa" };
+    json!({
+        "customer_id": format!("customer-{}", n % 5), "email": "someone@example.org",
+        "payment_method": card, "items": items,
+    })
+}
+
+impl Shop {
+    /// Places order number `n` of the mix for certain; every tenth customer changes their mind at once.
+    pub(crate) async fn place_number(&self, n: usize) -> Accepted {
+        let accepted = self.place(&order(n)).await;
+        if n % 10 == 9 {
+            self.try_cancel(&accepted.order_id).await;
+        }
+        accepted
+    }
+}
