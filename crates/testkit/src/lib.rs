@@ -21,6 +21,7 @@ mod programs;
 pub use eventually::{Condition, eventually};
 pub use http::wait_for_http;
 pub use millrace::local::guard::Signal;
+pub use millrace::local::proxy;
 pub use nats::{TestNats, nats, nats_with};
 pub use postgres::{TestPostgres, fresh_database, postgres, private_postgres};
 pub use process::{Process, ProcessBuilder};

@@ -1,4 +1,7 @@
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream;
@@ -229,6 +232,14 @@ pub(crate) fn sample() -> Value {
     json!([product("mug", 1_050, 100_000), product("kettle", 3_999, 100_000), product("rare", 250_000, 3)])
 }
 
+/// Apart from the range in which the servers of testkit, and outgoing connections, are given theirs.
+const PORTS: Range<u16> = 10_000..20_000;
+
+/// A port nobody listens on and that no other test of this process is given: it is bound only when its process starts,
+/// and is free for a moment whenever that is killed.
 pub(crate) fn free_port() -> u16 {
-    millrace::local::free_port().unwrap()
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..)));
+    let draw = || PORTS.start + NEXT.fetch_add(1, Ordering::Relaxed) % (PORTS.end - PORTS.start);
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(draw).take(PORTS.len()).find(is_free).unwrap()
 }

@@ -16,6 +16,7 @@ mod nats;
 mod port;
 mod postgres;
 pub mod provision;
+pub mod proxy;
 
 pub use error::LocalError;
 pub use logfile::tail;

@@ -10,6 +10,10 @@ use super::http_layer::HttpLimits;
 use super::{FieldError, Problem};
 use crate::config::{expectation, field_in_message};
 
+/// How much of a body that is too large is read and thrown away: a client that is still writing when the connection closes
+/// sees a broken pipe instead of the answer. Beyond this it has to live with that.
+const DISCARD_MOST: usize = 1024 * 1024;
+
 /// A JSON body. What is wrong with it becomes a [`Problem`]: 415 for another media type, 413 above the size limit, 408
 /// when it does not arrive in time, 400 when it is not JSON, 422 with the field's JSON pointer when it is JSON of another
 /// shape.
@@ -44,7 +48,7 @@ fn check_media_type(request: &Request) -> Result<(), Problem> {
 async fn read(request: Request, limits: &HttpLimits) -> Result<Bytes, Problem> {
     let max = limits.max_body_bytes;
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: usize| length > max) {
+    if announced.is_some_and(|length: usize| length > max.saturating_add(DISCARD_MOST)) {
         return Err(too_large(max));
     }
     let reading = collect(request.into_body(), max);
@@ -58,14 +62,18 @@ async fn read(request: Request, limits: &HttpLimits) -> Result<Bytes, Problem> {
 async fn collect(body: Body, max: usize) -> Result<Bytes, Problem> {
     let mut chunks = body.into_data_stream();
     let mut collected = BytesMut::new();
+    let mut length: usize = 0;
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|e| malformed(format!("The body could not be read: {e}.")))?;
-        if collected.len() + chunk.len() > max {
-            return Err(too_large(max));
+        length = length.saturating_add(chunk.len());
+        if length > max.saturating_add(DISCARD_MOST) {
+            break;
         }
-        collected.extend_from_slice(&chunk);
+        if length <= max {
+            collected.extend_from_slice(&chunk);
+        }
     }
-    Ok(collected.freeze())
+    if length > max { Err(too_large(max)) } else { Ok(collected.freeze()) }
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {

@@ -49,6 +49,13 @@ impl From<tokio_postgres::Error> for SessionError {
     fn from(error: tokio_postgres::Error) -> Self {
         let text = full_text(&error);
         match error.code() {
+            // Two events under one message id: deciding again would only find the same clash.
+            Some(code)
+                if *code == SqlState::UNIQUE_VIOLATION
+                    && error.as_db_error().and_then(|e| e.table()) == Some("outbox") =>
+            {
+                Self::Refused(text)
+            }
             Some(code)
                 if *code == SqlState::UNIQUE_VIOLATION
                     || *code == SqlState::T_R_SERIALIZATION_FAILURE

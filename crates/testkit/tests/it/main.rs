@@ -7,6 +7,7 @@ mod nats;
 mod postgres;
 mod process;
 mod provision;
+mod proxy;
 mod waiting;
 
 use rustix::process::{Pid, test_kill_process};
