@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{catalog, demo, events, health, orders, produce, serve, stock, topology, up};
+use crate::commands::{catalog, demo, events, health, orders, produce, serve, stock, topology, up, verify};
 
 /// Event-driven order processing on NATS JetStream.
 ///
@@ -34,6 +34,8 @@ pub enum Command {
     Up(up::Args),
     /// Run the story of this system in a temporary folder and check every outcome
     Demo(demo::Args),
+    /// Break everything while orders are placed, and check that nothing was lost, doubled or stuck
+    Verify(verify::Args),
     /// Run one or more services: order, payment, inventory, notification, simulators
     Serve(serve::Args),
     /// Place, show, list, watch and cancel orders

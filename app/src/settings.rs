@@ -198,6 +198,15 @@ impl Settings {
         }
     }
 
+    /// A setting of the section `nats` as it may be shown.
+    fn nats_value(&self, setting: &str) -> String {
+        let shown = serde_json::to_value(&self.nats).unwrap_or_default();
+        match shown.get(setting.trim_start_matches("nats.")) {
+            None | Some(serde_json::Value::Null) => String::new(),
+            Some(value) => value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+        }
+    }
+
     /// `orders.created v1` and the like; what cannot be read is refused by `validate`.
     fn retired(&self) -> Retired {
         Retired(self.contracts.retired.iter().filter_map(|text| parse_retired(text)).collect())
@@ -218,7 +227,8 @@ impl Validate for Settings {
             }
         };
         if let Err(error) = self.nats.validate() {
-            need(false, error.setting, error.problem.clone(), error.hint);
+            let expected = format!("another value: {}; {}", error.problem, error.hint);
+            need(false, error.setting, self.nats_value(error.setting), &expected);
         }
         let url = DatabaseUrl::for_service(&self.database.url, "order");
         need(
@@ -241,6 +251,30 @@ impl Validate for Settings {
         for (setting, value, least, most) in counts {
             need((least..=most).contains(&value), setting, value.to_string(), &format!("a number from {least} to {most}"));
         }
+        let durations = [
+            ("database.connect_timeout", self.database.connect_timeout),
+            ("outbox.sweep_every", self.outbox.sweep_every),
+            ("outbox.confirm_every", self.outbox.confirm_every),
+            ("inbox.prune_every", self.inbox.prune_every),
+            ("consumer.retry_first", self.consumer.retry_first),
+            ("topology.max_age", self.topology.max_age),
+            ("shutdown.drain", self.shutdown.drain),
+        ];
+        for (setting, value) in durations {
+            need(!value.is_zero(), setting, value.to_string(), "more than zero, such as \"1s\"");
+        }
+        need(
+            self.consumer.retry_most >= self.consumer.retry_first,
+            "consumer.retry_most",
+            self.consumer.retry_most.to_string(),
+            "at least consumer.retry_first",
+        );
+        need(
+            (0.0..=1.0).contains(&self.telemetry.otlp_sample_ratio),
+            "telemetry.otlp_sample_ratio",
+            self.telemetry.otlp_sample_ratio.to_string(),
+            "a number from 0.0 to 1.0",
+        );
         // Forgetting sooner than the streams do would let a replay act twice.
         need(
             self.inbox.keep_handled >= self.topology.max_age,
@@ -266,5 +300,70 @@ impl Validate for Settings {
             wrong.extend(section.err().unwrap_or_default());
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fmt::Debug;
+
+    use super::*;
+
+    /// The default TOML alone, whatever the environment of the test says.
+    fn defaults() -> Settings {
+        Loader::new(DEFAULTS).load::<Settings>().unwrap().settings
+    }
+
+    fn same(section: &str, written: &impl Debug, built_in: &impl Debug) {
+        assert_eq!(format!("{written:#?}"), format!("{built_in:#?}"), "{section}: the default TOML and Default differ");
+    }
+
+    #[test]
+    fn the_default_toml_says_what_the_code_does_without_it() {
+        let (written, kit) = (defaults(), KitSettings::default());
+        same("nats", &written.nats, &NatsSettings::default());
+        same("telemetry", &written.telemetry, &telemetry::Settings::default());
+        same("order", &written.order, &order::Settings::default());
+        same("payment", &written.payment, &payment::Settings::default());
+        same("payment.gateway.secret_key", &written.payment.gateway.secret_key, &payment::Settings::default().gateway.secret_key);
+        same("inventory", &written.inventory, &inventory::Settings::default());
+        same("notification", &written.notification, &notification::Settings::default());
+        same("shared limits of services", &written.kit(), &kit);
+        same("topology", &written.declared_topology(), &contracts::topology::topology(&TopologySettings::default()));
+    }
+
+    /// A field that the TOML leaves out cannot be set by environment or flag, since their names come from it.
+    #[test]
+    fn the_default_toml_names_every_setting() {
+        let named: BTreeSet<String> = millrace::config::reference(DEFAULTS, "MILLRACE")
+            .unwrap()
+            .into_iter()
+            .map(|setting| setting.name)
+            .collect();
+        let nats = serde_json::to_value(NatsSettings::default()).unwrap();
+        let mut fields: BTreeSet<String> = nats.as_object().unwrap().keys().map(|name| format!("nats.{name}")).collect();
+        fields.extend(fields_of(&format!("{:#?}", defaults())));
+        assert_eq!(fields.difference(&named).collect::<Vec<_>>(), Vec::<&String>::new(), "not in the default TOML");
+        assert_eq!(named.difference(&fields).collect::<Vec<_>>(), Vec::<&String>::new(), "in no settings struct");
+    }
+
+    /// The paths of all fields that are no sections, from pretty `Debug` output.
+    fn fields_of(debug: &str) -> BTreeSet<String> {
+        let mut sections: Vec<(usize, String)> = Vec::new();
+        let mut fields = BTreeSet::new();
+        for line in debug.lines() {
+            let depth = line.len() - line.trim_start().len();
+            let Some((name, value)) = line.trim_start().split_once(": ") else { continue };
+            if name == "nats" || !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+                continue;
+            }
+            sections.retain(|(outer, _)| *outer < depth);
+            sections.push((depth, name.to_owned()));
+            if !value.ends_with('{') {
+                fields.insert(sections.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>().join("."));
+            }
+        }
+        fields
     }
 }

@@ -32,8 +32,10 @@ compose() {
   "${compose_command[@]}" --project-name "$project" --project-directory "$repository" \
     --file "$repository/docker-compose.yml" --file "$repository/deploy/test/compose.local.yml" "$@"
 }
-containers() { docker ps --all --quiet --filter "label=com.docker.compose.project=$project" "$@"; }
-of_service() { containers --filter "label=com.docker.compose.service=$1"; }
+of_project() { docker ps --all --quiet --filter "label=com.docker.compose.project=$project" "$@"; }
+of_service() { of_project --filter "label=com.docker.compose.service=$1"; }
+# Those that stay: the catalog is imported once and that container ends.
+containers() { of_project | grep -vxF "$(of_service catalog)"; }
 pid_of() { docker inspect --format '{{.State.Pid}}' "$1"; }
 address() { docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$1"; }
 
@@ -108,6 +110,7 @@ check_confinement() {
   done
 }
 
+imported() { [ "$(docker inspect --format '{{.State.Status}}/{{.State.ExitCode}}' "$(of_service catalog)")" = exited/0 ]; }
 confirmed_order() { curl -fsS "http://127.0.0.1:$API_PORT/orders" 2> /dev/null | grep -q '"confirmed"'; }
 # Each instance has handled events, by its own count.
 work_is_shared() {
@@ -135,6 +138,7 @@ trap finish EXIT
 say "docker compose up --build"
 compose up --build --detach
 until_true 120 "every container healthy" all_healthy
+[ -n "$mechanics" ] || until_true 60 "the catalog is imported" imported
 
 size=$(docker image inspect --format '{{.Size}}' millrace:local)
 say "image: $size bytes"

@@ -12,6 +12,7 @@ pub mod serve;
 pub mod stock;
 pub mod topology;
 pub mod up;
+pub mod verify;
 
 use crate::cli::{Cli, Command};
 use crate::failure::CommandResult;
@@ -41,6 +42,7 @@ pub async fn run(cli: Cli) -> CommandResult {
     match cli.command.unwrap_or_else(|| Command::Up(up::Args::default())) {
         Command::Up(args) => up::run(context, args).await,
         Command::Demo(args) => demo::run(context, args).await,
+        Command::Verify(args) => verify::run(context, args).await,
         Command::Serve(args) => serve::run(context, args).await,
         Command::Orders(command) => orders::run(&context, command).await,
         Command::Catalog(command) => catalog::run(&context, command).await,

@@ -23,7 +23,7 @@ async fn without_its_database_the_api_says_503_does_nothing_and_recovers_by_itse
 
     postgres.stop().await;
     for n in 0..5 {
-        let refused = shop.attempt(&order(n), &format!("during the outage {n}")).await.unwrap();
+        let refused = shop.attempt(&order(n), &format!("during-the-outage-{n}")).await.unwrap();
         assert_unavailable(refused).await;
     }
     let (status, text) = shop.fetch(&format!("{}/orders/{}", shop.url(), accepted[0].order_id)).await.unwrap();
@@ -38,7 +38,7 @@ async fn without_its_database_the_api_says_503_does_nothing_and_recovers_by_itse
     for n in 0..5 {
         // Refused with 503 means: the same request may be sent again.
         let again = || async {
-            let answer = shop.attempt(&order(n), &format!("during the outage {n}")).await.map_err(|e| e.to_string())?;
+            let answer = shop.attempt(&order(n), &format!("during-the-outage-{n}")).await.map_err(|e| e.to_string())?;
             if answer.status() == StatusCode::ACCEPTED { Accepted::of(answer).await } else { Err(answer.status().to_string()) }
         };
         accepted.push(eventually(PATIENCE, again, "a refused order to be accepted").await);
@@ -106,7 +106,7 @@ async fn accepted_each_time(shop: &Shop, orders: usize) -> Vec<Accepted> {
     for n in 0..orders {
         let shop = shop.clone();
         placing.spawn(async move {
-            let answer = shop.attempt(&order(n), &format!("under load {n}")).await.unwrap();
+            let answer = shop.attempt(&order(n), &format!("under-load-{n}")).await.unwrap();
             assert_eq!(answer.status(), StatusCode::ACCEPTED);
             Accepted::of(answer).await.unwrap()
         });

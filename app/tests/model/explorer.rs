@@ -13,7 +13,7 @@ use std::fmt::Display;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 /// Something with states.
-pub trait Model {
+pub(crate) trait Model {
     type State: Clone + Eq + Hash;
     type Step: Copy + Display;
 
@@ -37,20 +37,20 @@ pub trait Model {
 
 /// What was looked at when nothing was found.
 #[derive(Debug)]
-pub struct Explored {
-    pub states: usize,
-    pub steps: usize,
+pub(crate) struct Explored {
+    pub(crate) states: usize,
+    pub(crate) steps: usize,
     /// States without progress left.
-    pub at_rest: usize,
+    pub(crate) at_rest: usize,
     /// Steps to the state that is farthest away.
-    pub depth: usize,
+    pub(crate) depth: usize,
 }
 
 /// A promise that does not hold, and the fewest steps that show it.
 #[derive(Debug)]
-pub struct Violation {
-    pub promise: String,
-    pub trace: Vec<String>,
+pub(crate) struct Violation {
+    pub(crate) promise: String,
+    pub(crate) trace: Vec<String>,
 }
 
 impl Display for Violation {
@@ -68,7 +68,7 @@ struct Found<M: Model> {
 }
 
 /// Explores everything. More than `most` states are a model that got out of hand.
-pub fn explore<M: Model>(model: &mut M, most: usize) -> Result<Explored, Violation> {
+pub(crate) fn explore<M: Model>(model: &mut M, most: usize) -> Result<Explored, Violation> {
     let first = model.representative(&model.initial());
     let mut found = vec![Found::<M> { state: first.clone(), parent: 0, depth: 0 }];
     let mut numbers: HashMap<M::State, u32, Quick> = HashMap::default();
@@ -170,10 +170,10 @@ fn trace<M: Model>(model: &mut M, found: &[Found<M>], to: u32) -> Vec<String> {
 }
 
 /// A hash that is quick even without optimisation, which is all it has to be here.
-pub type Quick = BuildHasherDefault<Folding>;
+pub(crate) type Quick = BuildHasherDefault<Folding>;
 
 #[derive(Default)]
-pub struct Folding(u64);
+pub(crate) struct Folding(u64);
 
 impl Folding {
     fn fold(&mut self, word: u64) {

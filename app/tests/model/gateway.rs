@@ -5,17 +5,17 @@ use contracts::payments::Step;
 
 /// What payment asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Request {
-    pub step: Step,
+pub(crate) struct Request {
+    pub(crate) step: Step,
     /// The intent it is about; none yet for an authorization.
-    pub intent: Option<u8>,
+    pub(crate) intent: Option<u8>,
     /// Minor units.
-    pub amount: i64,
+    pub(crate) amount: i64,
 }
 
 /// What payment hears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Heard {
+pub(crate) enum Heard {
     /// It is done, for this intent.
     Done(u8),
     Refused,
@@ -24,26 +24,26 @@ pub enum Heard {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
+pub(crate) enum Status {
     Held,
     Taken,
     Released,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Intent {
-    pub status: Status,
+pub(crate) struct Intent {
+    pub(crate) status: Status,
     /// Minor units.
-    pub amount: i64,
-    pub captured: i64,
-    pub captures: u8,
-    pub refunded: i64,
+    pub(crate) amount: i64,
+    pub(crate) captured: i64,
+    pub(crate) captures: u8,
+    pub(crate) refunded: i64,
 }
 
 /// One order's money at the gateway.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ledger {
-    pub intents: Vec<Intent>,
+pub(crate) struct Ledger {
+    pub(crate) intents: Vec<Intent>,
     /// Answers by key, which is the step: orders have ledgers of their own.
     answers: Vec<(Step, Heard)>,
 }
@@ -54,7 +54,7 @@ impl Ledger {
 
     /// Carries a request out. `willing`: what bank and gateway think of it, asked only when it is up to them.
     /// `fresh_key`: payment made up a new idempotency key for this attempt.
-    pub fn ask(&self, request: Request, willing: bool, fresh_key: bool) -> (Self, Heard) {
+    pub(crate) fn ask(&self, request: Request, willing: bool, fresh_key: bool) -> (Self, Heard) {
         let mut after = self.clone();
         if let Some((_, heard)) = self.answers.iter().find(|(step, _)| !fresh_key && *step == request.step) {
             return (after, *heard);
@@ -100,16 +100,16 @@ impl Ledger {
     }
 
     /// Minor units taken and not given back.
-    pub fn kept(&self) -> i64 {
+    pub(crate) fn kept(&self) -> i64 {
         self.intents.iter().map(|intent| intent.captured - intent.refunded).sum()
     }
 
-    pub fn captures(&self) -> u8 {
+    pub(crate) fn captures(&self) -> u8 {
         self.intents.iter().map(|intent| intent.captures).sum()
     }
 
     /// Whether money waits to be taken or released.
-    pub fn holds(&self) -> bool {
+    pub(crate) fn holds(&self) -> bool {
         self.intents.iter().any(|intent| intent.status == Status::Held)
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use contracts::payments::Step;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub(crate) enum Kind {
     Created,
     Confirmed,
     Cancelled,
@@ -26,7 +26,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Created,
         Self::Confirmed,
         Self::Cancelled,
@@ -45,7 +45,7 @@ impl Kind {
         Self::Released,
     ];
 
-    pub fn failed(step: Step) -> Self {
+    pub(crate) fn failed(step: Step) -> Self {
         match step {
             Step::Authorize => Self::AuthorizeFailed,
             Step::Capture => Self::CaptureFailed,
@@ -76,7 +76,7 @@ impl Kind {
     }
 
     /// Who handles it.
-    pub fn readers(self) -> &'static [Service] {
+    pub(crate) fn readers(self) -> &'static [Service] {
         match self {
             Self::Created | Self::Confirmed | Self::Cancelled => &[Service::Payment, Service::Inventory],
             _ => &[Service::Order],
@@ -92,45 +92,45 @@ impl fmt::Display for Kind {
 
 /// A set of events of one order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Kinds(u16);
+pub(crate) struct Kinds(u16);
 
 impl Kinds {
-    pub fn of(kinds: &[Kind]) -> Self {
+    pub(crate) fn of(kinds: &[Kind]) -> Self {
         kinds.iter().fold(Self::default(), |set, kind| set.with(*kind))
     }
 
-    pub fn with(self, kind: Kind) -> Self {
+    pub(crate) fn with(self, kind: Kind) -> Self {
         Self(self.0 | 1 << kind as u16)
     }
 
-    pub fn without(self, kind: Kind) -> Self {
+    pub(crate) fn without(self, kind: Kind) -> Self {
         Self(self.0 & !(1 << kind as u16))
     }
 
-    pub fn and(self, other: Self) -> Self {
+    pub(crate) fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    pub fn has(self, kind: Kind) -> bool {
+    pub(crate) fn has(self, kind: Kind) -> bool {
         self.0 & 1 << kind as u16 != 0
     }
 
-    pub fn meets(self, other: Self) -> bool {
+    pub(crate) fn meets(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
 
-    pub fn is_empty(self) -> bool {
+    pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    pub fn iter(self) -> impl Iterator<Item = Kind> {
+    pub(crate) fn iter(self) -> impl Iterator<Item = Kind> {
         Kind::ALL.into_iter().filter(move |kind| self.has(*kind))
     }
 }
 
 /// Who has a database, an inbox and an outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Service {
+pub(crate) enum Service {
     Order,
     Payment,
     Inventory,

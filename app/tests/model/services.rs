@@ -1,14 +1,16 @@
 //! The services' own decisions: `order::domain`, `payment::domain`, `inventory::domain`, called as they are.
 //!
-//! Around them is what the `Model::decide` of each service adds: which event a fact comes from, which event an
-//! outcome is told in. Decisions are pure, so each is made once per state and input and looked up from then on.
+//! Around them is what handlers and `Model::decide` of each service add: which event a fact comes from, which event an
+//! outcome is told in. (What `decide` adds beyond that is not seen here: timelines, idempotency keys of requests, and when
+//! the payment sweep looks at a row. Here it may look at any moment.) Decisions are pure, so each is made once per state
+//! and input and looked up from then on.
 
 use std::collections::HashMap;
 
 use contracts::orders::{Item, OrderCreated, PricedItem};
 use contracts::payments::Step;
 use contracts::{Money, OrderId, ProductId, Timestamp};
-use inventory::domain::{Announcement, Reservation, Status, Stock};
+use inventory::domain::{Announcement, Decision, Reservation, Status, Stock};
 use order::domain::{Cancellation, End, Fact, Order, Placement};
 use payment::domain::{Answer, Charge, OrderEvent, Payment, PaymentEvent, Refusal, State};
 
@@ -16,20 +18,21 @@ use crate::explorer::Quick;
 use crate::gateway::{Heard, Request};
 use crate::intern::Numbered;
 use crate::kinds::{Kind, Kinds};
+use crate::scenario::Safeties;
 
 /// How many products an order names: more than one, as a reservation is all or nothing.
-pub const PRODUCTS: usize = 2;
+pub(crate) const PRODUCTS: usize = 2;
 /// What the order costs, in minor units.
-pub const TOTAL: i64 = 1_999;
+pub(crate) const TOTAL: i64 = 1_999;
 /// Units by product: available, reserved, committed.
-pub type Shelf = [[i8; 3]; PRODUCTS];
+pub(crate) type Shelf = [[i8; 3]; PRODUCTS];
 
 const ACCEPTED: i64 = 0;
 const DEADLINE: i64 = 900_000;
 
 /// What can happen to an order at the order service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Input {
+pub(crate) enum Input {
     Place,
     Cancel,
     Expire,
@@ -39,13 +42,12 @@ pub enum Input {
 type Memo<K, V> = HashMap<K, V, Quick>;
 
 /// States are numbers here. Number 0 is "not known yet" everywhere.
-pub struct Services {
-    pub orders: Numbered<Order>,
-    pub payments: Numbered<Option<Payment>>,
-    pub reservations: Numbered<Option<Reservation>>,
-    pub requests: Numbered<Request>,
-    /// Off: an order that is cancelled before it is known leaves nothing behind.
-    tombstones: bool,
+pub(crate) struct Services {
+    pub(crate) orders: Numbered<Order>,
+    pub(crate) payments: Numbered<Option<Payment>>,
+    pub(crate) reservations: Numbered<Option<Reservation>>,
+    pub(crate) requests: Numbered<Request>,
+    safeties: Safeties,
     order_decisions: Memo<(u8, Input), (u8, Kinds)>,
     payment_decisions: Memo<(u8, Option<Kind>, Option<(u8, Heard)>), (u8, Kinds)>,
     stock_decisions: Memo<(u8, Kind, Shelf), (u8, Shelf, Kinds)>,
@@ -53,13 +55,13 @@ pub struct Services {
 }
 
 impl Services {
-    pub fn new(tombstones: bool) -> Self {
+    pub(crate) fn new(safeties: Safeties) -> Self {
         Self {
             orders: Numbered::starting_with(Order::unknown(order_id())),
             payments: Numbered::starting_with(None),
             reservations: Numbered::starting_with(None),
             requests: Numbered::starting_with(Request { step: Step::Authorize, intent: None, amount: TOTAL }),
-            tombstones,
+            safeties,
             order_decisions: Memo::default(),
             payment_decisions: Memo::default(),
             stock_decisions: Memo::default(),
@@ -68,7 +70,7 @@ impl Services {
     }
 
     /// One intent of the order service; what it publishes.
-    pub fn order(&mut self, order: u8, input: Input) -> (u8, Kinds) {
+    pub(crate) fn order(&mut self, order: u8, input: Input) -> (u8, Kinds) {
         if let Some(known) = self.order_decisions.get(&(order, input)) {
             return *known;
         }
@@ -100,16 +102,19 @@ impl Services {
     }
 
     /// One intent of the payment service: an event, an answer to a request, or both; what it publishes.
-    pub fn payment(&mut self, payment: u8, event: Option<Kind>, answer: Option<(u8, Heard)>) -> (u8, Kinds) {
+    pub(crate) fn payment(&mut self, payment: u8, event: Option<Kind>, answer: Option<(u8, Heard)>) -> (u8, Kinds) {
         let key = (payment, event, answer);
         if let Some(known) = self.payment_decisions.get(&key) {
             return *known;
         }
         let known = self.payments.get(payment).clone();
         let mut said = Kinds::default();
-        // An answer alone makes no row.
-        let after = event.map(|_| Payment::expected(order_id())).and_then(|new| known.clone().or(Some(new))).or(known);
-        let after = after.map(|mut payment| {
+        let row = match event {
+            Some(_) => Some(known.unwrap_or_else(|| Payment::expected(order_id()))),
+            // An answer alone makes no row.
+            None => known,
+        };
+        let after = row.map(|mut payment| {
             if let Some(event) = event {
                 payment.apply_event(&order_event(event));
             }
@@ -120,7 +125,7 @@ impl Services {
             }
             payment
         });
-        let after = after.filter(|payment| self.tombstones || payment.state != State::Cancelled);
+        let after = after.filter(|payment| self.safeties.payment_tombstone || payment.state != State::Cancelled);
         let decision = (self.payments.number_of(after), said);
         self.payment_decisions.insert(key, decision);
         decision
@@ -128,7 +133,7 @@ impl Services {
 
     /// The call to the gateway that is due; with `ahead`, the one that this event will make due, as `ask_ahead` of the
     /// payment handlers finds it. (That one never asks ahead for an authorization; here the caller sees to that.)
-    pub fn due(&mut self, payment: u8, ahead: Option<Kind>) -> Option<u8> {
+    pub(crate) fn due(&mut self, payment: u8, ahead: Option<Kind>) -> Option<u8> {
         if let Some(known) = self.due.get(&(payment, ahead)) {
             return *known;
         }
@@ -151,7 +156,7 @@ impl Services {
     }
 
     /// One intent of the inventory service; what it publishes.
-    pub fn stock(&mut self, reservation: u8, event: Kind, shelf: Shelf) -> (u8, Shelf, Kinds) {
+    pub(crate) fn stock(&mut self, reservation: u8, event: Kind, shelf: Shelf) -> (u8, Shelf, Kinds) {
         let key = (reservation, event, shelf);
         if let Some(known) = self.stock_decisions.get(&key) {
             return *known;
@@ -164,7 +169,8 @@ impl Services {
         let on_shelf = |product: &ProductId| (0..PRODUCTS).find(|n| *product == product_id(*n)).map(|n| stock(shelf[n]));
         let mut decision = (reservation, shelf, Kinds::default());
         let decided = inventory::domain::decide(self.reservations.get(reservation).as_ref(), &step, on_shelf);
-        if let Some(decided) = decided.filter(|new| self.tombstones || new.reservation.status != Status::Tombstone) {
+        let kept = |new: &Decision| self.safeties.inventory_tombstone || new.reservation.status != Status::Tombstone;
+        if let Some(decided) = decided.filter(kept) {
             for (product, stock) in decided.stock {
                 if let Some(n) = (0..PRODUCTS).find(|n| product == product_id(*n)) {
                     decision.1[n] = [stock.available, stock.reserved, stock.committed].map(|units| units as i8);
@@ -177,15 +183,15 @@ impl Services {
         decision
     }
 
-    pub fn end(&self, order: u8) -> Option<End> {
+    pub(crate) fn end(&self, order: u8) -> Option<End> {
         ended(self.orders.get(order))
     }
 
-    pub fn payment_state(&self, payment: u8) -> Option<State> {
+    pub(crate) fn payment_state(&self, payment: u8) -> Option<State> {
         self.payments.get(payment).as_ref().map(|payment| payment.state)
     }
 
-    pub fn reservation_status(&self, reservation: u8) -> Option<Status> {
+    pub(crate) fn reservation_status(&self, reservation: u8) -> Option<Status> {
         self.reservations.get(reservation).as_ref().map(|reservation| reservation.status)
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use millrace::dead_letter;
+use millrace::dead_letters::advisories;
 use millrace::event::Event;
 use millrace::topology::{BucketSpec, ConsumerSpec, StreamSpec, Topology};
 
@@ -73,8 +74,8 @@ pub fn topology(settings: &TopologySettings) -> Topology {
     // A copy is its original and what is known about it.
     dead_letters.max_message_bytes = None;
     dead_letters.max_age = dead_letters.max_age * 4;
-    let advisories = stream(
-        "ADVISORIES",
+    let unanswered = stream(
+        advisories::STREAM,
         &["$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>", "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>"],
         "What the broker says about messages that no consumer answered",
     );
@@ -93,7 +94,7 @@ pub fn topology(settings: &TopologySettings) -> Topology {
             stream("INVENTORY", &["inventory.>"], "What happened to stock; published by the inventory service"),
             stream("NOTIFICATIONS", &["notifications.>"], "What customers were told; published by the notification service"),
             dead_letters,
-            advisories,
+            unanswered,
         ],
         consumers: vec![
             consumer("ORDERS", durables::PAYMENT_ORDERS, &orders, "payment: authorize, capture, void"),
@@ -134,5 +135,26 @@ pub fn topology(settings: &TopologySettings) -> Topology {
         buckets: vec![
             BucketSpec::new(catalog::BUCKET).description("Products, prices, opening stock").replicas(settings.replicas),
         ],
+    }
+    .with_dead_letters()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_consumer_can_be_replayed_to_and_is_listened_to() {
+        let topology = topology(&TopologySettings { replicas: 3, ..TopologySettings::default() });
+        topology.validate().unwrap();
+        assert!(topology.streams.iter().all(|stream| stream.replicas == 3), "{topology:#?}");
+        let (listeners, consumers): (Vec<_>, Vec<_>) = topology.consumers.iter().partition(|c| c.stream == "ADVISORIES");
+        assert_eq!((consumers.len(), listeners.len()), (7, 7));
+        for consumer in consumers {
+            let replays = format!("replays.{}.>", consumer.durable);
+            assert!(consumer.filter_subjects.contains(&replays), "{consumer:?}");
+            let stream = topology.streams.iter().find(|stream| stream.name == consumer.stream).unwrap();
+            assert!(stream.subjects.contains(&replays), "{stream:?}");
+        }
     }
 }

@@ -6,13 +6,16 @@
 use std::time::Duration;
 
 use async_nats::HeaderMap;
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::connection::Connection;
+use crate::dead_letters::audit::{self, Ending};
+use crate::dead_letters::replays::{self, ReplayOf};
 use crate::event::HeaderPairs;
 
 /// The stream of all dead letters.
@@ -21,6 +24,10 @@ pub const STREAM: &str = "DEAD_LETTERS";
 pub const SUBJECT_PREFIX: &str = "dead_letters";
 /// The header with a [`DeadLetter`] as JSON.
 pub const HEADER: &str = "Millrace-Dead-Letter";
+
+/// Longest error text, in bytes, and most errors of a chain: a letter has to fit into one message with its original.
+const ERROR_BYTES: usize = 4_096;
+const ERRORS: usize = 16;
 
 /// Why a message was buried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -52,6 +59,7 @@ impl Reason {
 pub struct DeadLetter {
     pub stream: String,
     pub stream_seq: u64,
+    /// What the message was published on first, also when it is a replay that failed again.
     pub subject: String,
     pub consumer: String,
     pub reason: Reason,
@@ -60,25 +68,84 @@ pub struct DeadLetter {
     pub attempts: u32,
     #[serde(with = "time::serde::rfc3339")]
     pub published_at: OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339")]
-    pub dead_at: OffsetDateTime,
+    /// The first failure that is known of. `None` when no process can tell: the consumer never answered.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub first_failed_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339", alias = "dead_at")]
+    pub last_failed_at: OffsetDateTime,
+    /// The message was the replay of another dead letter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay_of: Option<ReplayOf>,
     /// The original's headers.
     pub headers: HeaderPairs,
 }
 
+/// A message as the broker has it.
+pub(crate) struct Original<'a> {
+    pub(crate) stream: &'a str,
+    pub(crate) stream_seq: u64,
+    pub(crate) subject: &'a str,
+    pub(crate) headers: Option<&'a HeaderMap>,
+    pub(crate) published_at: OffsetDateTime,
+}
+
+/// How it failed.
+pub(crate) struct Death {
+    pub(crate) reason: Reason,
+    pub(crate) errors: Vec<String>,
+    pub(crate) attempts: u32,
+    pub(crate) first_failed_at: Option<OffsetDateTime>,
+    pub(crate) last_failed_at: OffsetDateTime,
+}
+
 impl DeadLetter {
-    /// The same for the same message and consumer: burying it twice leaves one letter.
-    pub fn message_id(&self) -> String {
-        format!("dlq-{}-{}-{}", self.stream, self.consumer, self.stream_seq)
+    pub(crate) fn new(consumer: &str, original: &Original<'_>, death: Death) -> Self {
+        let mut errors = death.errors;
+        errors.truncate(ERRORS);
+        errors.iter_mut().for_each(shorten);
+        Self {
+            stream: original.stream.to_owned(),
+            stream_seq: original.stream_seq,
+            subject: replays::original(consumer, original.subject).unwrap_or(original.subject).to_owned(),
+            consumer: consumer.to_owned(),
+            reason: death.reason,
+            errors,
+            attempts: death.attempts,
+            published_at: original.published_at,
+            first_failed_at: death.first_failed_at,
+            last_failed_at: death.last_failed_at,
+            replay_of: ReplayOf::read(original.subject, original.headers),
+            headers: header_pairs(original.headers),
+        }
     }
 
+    /// The same for the same message and consumer: burying it twice leaves one letter. The time is part of it, since a
+    /// stream that lost its end in a power cut gives a number twice.
+    pub fn message_id(&self) -> String {
+        format!("dlq-{}-{}-{}-{}", self.stream, self.consumer, self.stream_seq, self.published_at.unix_timestamp_nanos())
+    }
+
+    /// A subject of its own for each letter, so that the broker can refuse a second one however late it comes.
     pub fn subject_of_copy(&self) -> String {
-        format!("{SUBJECT_PREFIX}.{}", self.consumer)
+        format!(
+            "{SUBJECT_PREFIX}.{}.{}-{}-{}",
+            self.consumer,
+            self.stream,
+            self.stream_seq,
+            self.published_at.unix_timestamp_nanos()
+        )
     }
 
     /// Reads the letter from a message of the dead-letter stream.
     pub fn from_headers(headers: Option<&HeaderMap>) -> Option<Self> {
         serde_json::from_str(headers?.get(HEADER)?.as_str()).ok()
+    }
+}
+
+fn shorten(text: &mut String) {
+    if text.len() > ERROR_BYTES {
+        text.truncate(text.floor_char_boundary(ERROR_BYTES));
+        text.push_str(" ...");
     }
 }
 
@@ -91,25 +158,59 @@ pub fn header_pairs(headers: Option<&HeaderMap>) -> HeaderPairs {
         .collect()
 }
 
-/// Tries until the broker has confirmed the copy. The caller keeps the original alive meanwhile.
-pub async fn publish_until_confirmed(connection: &Connection, letter: &DeadLetter, body: Bytes) {
-    let mut pause = Duration::from_millis(100);
-    loop {
-        match publish(connection, letter, body.clone()).await {
-            Ok(()) => return,
-            Err(reason) => {
-                warn!(consumer = letter.consumer, stream_seq = letter.stream_seq, reason, "a dead letter could not be stored yet, trying again");
-                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-                pause = (pause * 2).min(Duration::from_secs(5));
-            }
-        }
+/// Tries until the broker has confirmed the copy, counts it, and tells whoever replayed the message. The caller keeps the
+/// original alive meanwhile. Burying a message again changes nothing.
+pub(crate) async fn bury(connection: &Connection, letter: &DeadLetter, body: Bytes) {
+    let id = publish_until_confirmed(connection, letter, body).await;
+    if let Some(replay) = &letter.replay_of {
+        audit::ended(connection, &letter.consumer, replay, Ending::FailedAgain(id)).await;
     }
 }
 
-async fn publish(connection: &Connection, letter: &DeadLetter, body: Bytes) -> Result<(), String> {
+/// The letter's sequence in the stream of dead letters, which is its id.
+async fn publish_until_confirmed(connection: &Connection, letter: &DeadLetter, body: Bytes) -> u64 {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let reason = match publish(connection, letter, body.clone()).await {
+            Ok((id, true)) => {
+                metrics::counter!("millrace_dead_letters_total", "consumer" => letter.consumer.clone(), "reason" => letter.reason.as_str())
+                    .increment(1);
+                error!(consumer = letter.consumer, subject = letter.subject, stream_seq = letter.stream_seq,
+                    attempts = letter.attempts, reason = letter.reason.as_str(), error = letter.errors.join(": "),
+                    dead_letter = id, "the message is a dead letter now");
+                return id;
+            }
+            Ok((id, false)) => return id,
+            Err(reason) => reason,
+        };
+        warn!(consumer = letter.consumer, stream_seq = letter.stream_seq, reason, "a dead letter could not be stored yet, trying again");
+        tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+/// The letter's id, and whether it is new.
+async fn publish(connection: &Connection, letter: &DeadLetter, body: Bytes) -> Result<(u64, bool), String> {
     let mut headers = HeaderMap::new();
     headers.insert(HEADER, serde_json::to_string(letter).map_err(|e| e.to_string())?);
-    let message = PublishMessage::build().message_id(letter.message_id()).payload(body).headers(headers);
-    let sent = connection.jetstream().send_publish(letter.subject_of_copy(), message).await;
-    sent.map_err(|e| e.to_string())?.await.map(|_| ()).map_err(|e| e.to_string())
+    let message = PublishMessage::build()
+        .payload(body)
+        .headers(headers)
+        .message_id(letter.message_id())
+        .expected_last_subject_sequence(0);
+    let sent = async { connection.jetstream().send_publish(letter.subject_of_copy(), message).await?.await };
+    match sent.await {
+        Ok(stored) => Ok((stored.sequence, !stored.duplicate)),
+        Err(error) if refused_as_second(&error) => {
+            let stream = connection.jetstream().get_stream_no_info(STREAM).await.map_err(|e| e.to_string())?;
+            let first = stream.get_last_raw_message_by_subject(&letter.subject_of_copy()).await;
+            first.map(|message| (message.sequence, false)).map_err(|e| e.to_string())
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Whether a message was refused because its subject has one already.
+pub(crate) fn refused_as_second(error: &PublishError) -> bool {
+    error.kind() == PublishErrorKind::WrongLastSequence
 }

@@ -15,7 +15,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{error, info, warn};
 
 use crate::connection::Connection;
-use crate::consumer::{Consumer, ConsumerSettings, Router};
+use crate::consumer::{Advisories, Consumer, ConsumerSettings, Router};
+use crate::dead_letters::advisories;
 use crate::event::Retired;
 use crate::health::Health;
 use crate::outbox::{Relay, RelaySettings};
@@ -85,14 +86,23 @@ pub type SourceResult = Result<(), Box<dyn StdError + Send + Sync>>;
 pub struct Kit<M: Model> {
     parts: KitParts,
     database: Database,
-    writer: Writer<M>,
+    writer: OwnWriter<M>,
     writer_task: JoinHandle<()>,
     relay_task: JoinHandle<()>,
-    /// Dropped with a kit that was never run: then nothing goes on behind its back.
     relay_stop: DropGuard,
     sources: JoinSet<(&'static str, SourceResult)>,
     consumers: JoinSet<()>,
     topology: watch::Receiver<Option<Result<(), TopologyError>>>,
+}
+
+/// Ends the writer with the kit, and like the guard of the relay also with one that is dropped without having run:
+/// nothing goes on behind its back.
+struct OwnWriter<M: Model>(Writer<M>);
+
+impl<M: Model> Drop for OwnWriter<M> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 /// How often readiness asks the database.
@@ -133,7 +143,7 @@ impl<M: SqliteModel + PostgresModel> Kit<M> {
         Ok(Self {
             parts,
             database,
-            writer,
+            writer: OwnWriter(writer),
             writer_task,
             relay_task,
             relay_stop,
@@ -146,7 +156,7 @@ impl<M: SqliteModel + PostgresModel> Kit<M> {
 
 impl<M: Model> Kit<M> {
     pub fn writer(&self) -> Writer<M> {
-        self.writer.clone()
+        self.writer.0.clone()
     }
 
     pub fn database(&self) -> Database {
@@ -166,10 +176,12 @@ impl<M: Model> Kit<M> {
         self.parts.shutdown.clone()
     }
 
-    /// Starts a declared consumer as soon as the topology stands. It pulls only while every gate is open.
+    /// Starts a declared consumer as soon as the topology stands. It pulls only while every gate is open. With it starts
+    /// whoever makes dead letters of what it never answers, if the topology was declared
+    /// [with dead letters](Topology::with_dead_letters).
     pub fn consume(&mut self, router: Router, gates: Vec<watch::Receiver<bool>>) -> Result<(), Error> {
         let durable = router.durable().to_owned();
-        let Some(spec) = self.parts.topology.consumers.iter().find(|spec| spec.durable == durable) else {
+        let Some(spec) = self.parts.topology.consumers.iter().find(|spec| spec.durable == durable).cloned() else {
             return Err(Error::UndeclaredConsumer { service: self.parts.service, durable });
         };
         let settings = ConsumerSettings {
@@ -186,17 +198,31 @@ impl<M: Model> Kit<M> {
                 }
             })
         });
-        let consumer =
-            Consumer::new(self.parts.connection.clone(), &spec.stream, router, settings, gates, restore);
+        let connection = self.parts.connection.clone();
+        let catcher = advisories::durable(&durable);
+        if self.parts.topology.consumers.iter().any(|spec| spec.durable == catcher) {
+            let listener = Advisories::new(connection.clone(), &spec.stream, &durable, restore.clone());
+            self.when_topology_stands(|stop| listener.run(stop));
+        } else {
+            warn!(service = self.parts.service, consumer = durable, "no consumer {catcher} is declared: a message that is never answered will not become a dead letter");
+        }
+        let consumer = Consumer::new(connection, &spec.stream, router, settings, gates, restore);
+        self.when_topology_stands(|stop| consumer.run(stop));
+        Ok(())
+    }
+
+    fn when_topology_stands<F>(&mut self, consume: impl FnOnce(CancellationToken) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let (stop, mut topology) = (self.parts.shutdown.clone(), self.topology.clone());
         self.consumers.spawn(async move {
             tokio::select! {
                 stands = topology.wait_for(|state| matches!(state, Some(Ok(())))) => if stands.is_err() { return },
                 () = stop.cancelled() => return,
             }
-            consumer.run(stop).await;
+            consume(stop).await;
         });
-        Ok(())
     }
 
     /// Starts a source of work. It must end soon after [`shutdown`](Self::shutdown) is cancelled; if it ends before, the
@@ -215,14 +241,14 @@ impl<M: Model> Kit<M> {
             self.parts.shutdown.cancel();
         }
         // From here on an outage of the database is not waited for; who asked is told, and the broker delivers again.
-        self.writer.stop_waiting();
+        self.writer.0.stop_waiting();
         let deadline = Instant::now() + FINISH_WITHIN;
         end_all(&mut self.sources, deadline, service, "sources of work").await;
         end_all(&mut self.consumers, deadline, service, "consumers").await;
         // From here on nobody submits: the relay finishes, tells the writer what it published, and the writer ends.
         drop(self.relay_stop);
         end(self.relay_task, service, "the outbox relay").await;
-        self.writer.close();
+        drop(self.writer);
         end(self.writer_task, service, "the writer").await;
         info!(service, "the service has stopped, nothing is left undone that is not in its database");
         result

@@ -8,6 +8,7 @@ pub mod config;
 pub mod connection;
 pub mod consumer;
 pub mod dead_letter;
+pub mod dead_letters;
 pub mod event;
 pub mod health;
 pub mod http_client;

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use millrace::breaker;
 use millrace::config::{HumanDuration, Invalid};
+use millrace::http_client::http_client;
 use serde::Deserialize;
 
-use crate::gateway::GatewaySettings;
+use crate::gateway::{Gateway, GatewaySettings};
 
 /// What an operator can set about payments.
 #[derive(Debug, Clone, Deserialize)]
@@ -116,6 +117,13 @@ impl Settings {
         let possible = within > self.grace.get() && within < Duration::from_secs(24 * 3_600);
         let expected = "more than grace and less than the gateway remembers idempotency keys, such as \"20h\"";
         need(possible, "authorize_within", self.authorize_within.to_string(), expected);
+        // Any client will do: checking connects to nothing. The value may be a secret, so the gateway's own words stand
+        // in for it.
+        let client = http_client(call, call).ok();
+        if let Some(error) = client.and_then(|client| Gateway::new(client, &self.gateway).err()) {
+            let expected = format!("another value: it {}", error.problem);
+            need(false, &format!("gateway.{}", error.name), "(not shown)".into(), &expected);
+        }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 }
@@ -130,6 +138,7 @@ mod tests {
         let wrong = Settings {
             default_payment_method: " ".into(),
             sweep_batch: 0,
+            gateway: GatewaySettings { url: "stripe.example".into(), ..GatewaySettings::default() },
             grace: HumanDuration::from_secs(5),
             authorize_within: HumanDuration::from_secs(30 * 3_600),
             ..Settings::default()
@@ -137,7 +146,13 @@ mod tests {
         let names: Vec<_> = wrong.check("payment").unwrap_err().into_iter().map(|invalid| invalid.setting).collect();
         assert_eq!(
             names,
-            ["payment.default_payment_method", "payment.sweep_batch", "payment.grace", "payment.authorize_within"]
+            [
+                "payment.default_payment_method",
+                "payment.sweep_batch",
+                "payment.grace",
+                "payment.authorize_within",
+                "payment.gateway.url"
+            ]
         );
     }
 }

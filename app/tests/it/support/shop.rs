@@ -115,7 +115,8 @@ impl Accepted {
     }
 }
 
-/// The order number `n` of a mix: most are fine, some are declined, some want what there is not enough of.
+/// The order number `n` of a mix: most are fine, some are declined, some cards take seconds, some orders want what there
+/// is not enough of.
 pub(crate) fn order(n: usize) -> Value {
     let mut items = vec![json!({ "product_id": "mug", "quantity": 1 + n % 3 })];
     match n % 10 {
@@ -123,7 +124,11 @@ pub(crate) fn order(n: usize) -> Value {
         odd if odd % 2 == 1 => items.push(json!({ "product_id": "kettle", "quantity": 1 })),
         _ => {}
     }
-    let card = if n % 10 == 7 { "pm_card_chargeDeclined" } else { "pm_card_visa" };
+    let card = match n % 10 {
+        7 => "pm_card_chargeDeclined",
+        2 => "pm_slow",
+        _ => "pm_card_visa",
+    };
     json!({
         "customer_id": format!("customer-{}", n % 5), "email": "someone@example.org",
         "payment_method": card, "items": items,

@@ -128,7 +128,11 @@ impl Loader {
         if let Some(Err(invalid)) = settings.as_ref().map(Validate::validate) {
             for one in invalid {
                 let origin = layers.origin(&one.setting);
-                let value = if mask::is_secret(&one.setting) { "***".into() } else { mask::mask_url(&one.value) };
+                let value = match one.value.as_str() {
+                    "" => "not set".into(),
+                    _ if mask::is_secret(&one.setting) => "***".into(),
+                    value => mask::mask_url(value),
+                };
                 layers.problems.push(Problem::Invalid { setting: one.setting, value, origin, expected: one.expected });
             }
         }

@@ -7,6 +7,9 @@ pub(crate) fn expectation(message: &str) -> String {
     if message.contains("UUID parsing failed") {
         return "a UUID".into();
     }
+    if message.contains("invalid socket address") {
+        return "an IP address with a port, such as \"127.0.0.1:8080\"".into();
+    }
     let Some((_, expected)) = message.rsplit_once(", expected ").or_else(|| message.split_once("expected ")) else {
         return message.to_owned();
     };
@@ -59,6 +62,8 @@ mod tests {
         assert_eq!(expectation("unknown variant `x`, expected `a` or `b`"), "\"a\" or \"b\"");
         assert_eq!(expectation("invalid type: map, expected struct Order"), "an object");
         assert_eq!(expectation("UUID parsing failed: invalid length: expected length 32, found 2"), "a UUID");
+        let address = "an IP address with a port, such as \"127.0.0.1:8080\"";
+        assert_eq!(expectation("invalid socket address syntax"), address);
         assert_eq!(expectation("something else"), "something else");
     }
 

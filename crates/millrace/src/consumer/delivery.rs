@@ -1,5 +1,6 @@
 //! What happens to one delivered message: decode, handle, acknowledge, delay or bury.
 
+use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,11 +11,14 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
+use super::first_failures::FirstFailures;
 use super::router::RawMessage;
 use super::runner::ConsumerSettings;
 use super::{Failure, Router};
 use crate::connection::Connection;
-use crate::dead_letter::{self, DeadLetter, Reason};
+use crate::dead_letter::{self, DeadLetter, Death, Original, Reason};
+use crate::dead_letters::audit::{self, Ending};
+use crate::dead_letters::replays::{self, ReplayOf};
 
 /// What the workers of one consumer share.
 pub(super) struct Shared {
@@ -22,6 +26,7 @@ pub(super) struct Shared {
     pub(super) stream: String,
     pub(super) router: Router,
     pub(super) settings: ConsumerSettings,
+    pub(super) first_failures: FirstFailures,
 }
 
 /// What the broker says about a delivery.
@@ -65,6 +70,10 @@ impl Shared {
             }
         };
         let durable = self.router.durable().to_owned();
+        if replays::original(&durable, &message.subject).is_none() {
+            // A consumer made before there were replays may have no filter yet that keeps them away.
+            return self.answer(&message, AckKind::Ack).await;
+        }
         if facts.delivered > 1 {
             metrics::counter!("millrace_redeliveries_total", "consumer" => durable.clone()).increment(1);
         }
@@ -72,24 +81,41 @@ impl Shared {
         let outcome = self.still_working(&message, self.handle(&message, &facts)).await;
         metrics::histogram!("millrace_handler_duration_seconds", "consumer" => durable.clone())
             .record(started.elapsed().as_secs_f64());
-        let (reason, error) = match outcome {
-            Outcome::Done => {
-                self.answer(&message, AckKind::Ack).await;
-                return self.count("done");
+        let known_as = (facts.stream_seq, facts.stored_at);
+        if let Outcome::Done = outcome {
+            self.first_failures.forget(known_as);
+            if let Some(replay) = ReplayOf::read(&message.subject, message.headers.as_ref()) {
+                let told = audit::ended(&self.connection, &durable, &replay, Ending::Handled);
+                self.still_working(&message, told).await;
             }
-            Outcome::Failed(Failure::Transient(reason)) if facts.delivered < self.settings.max_attempts => {
-                self.delay(&message, &facts, &reason).await;
+            self.answer(&message, AckKind::Ack).await;
+            return self.count("done");
+        }
+        let now = OffsetDateTime::now_utc();
+        let first_failed_at = self.first_failures.failed(known_as, now);
+        let (reason, errors) = match outcome {
+            Outcome::Done => return,
+            Outcome::Failed(Failure::Transient(causes)) if facts.delivered < self.settings.max_attempts => {
+                self.delay(&message, &facts, &causes.to_string()).await;
                 return self.count("retried");
             }
-            Outcome::Failed(Failure::Transient(reason)) => (Reason::AttemptsExhausted, reason),
-            Outcome::Failed(Failure::Permanent(reason)) => (Reason::Permanent, reason),
+            Outcome::Failed(Failure::Transient(causes)) => (Reason::AttemptsExhausted, causes.into_vec()),
+            Outcome::Failed(Failure::Permanent(causes)) => (Reason::Permanent, causes.into_vec()),
             Outcome::Undecodable(reason) => {
                 metrics::counter!("millrace_decode_errors_total", "consumer" => durable).increment(1);
-                (Reason::Undecodable, reason)
+                (Reason::Undecodable, vec![reason])
             }
         };
+        self.first_failures.forget(known_as);
+        let death = Death {
+            reason,
+            errors,
+            attempts: facts.delivered,
+            first_failed_at: Some(first_failed_at),
+            last_failed_at: now,
+        };
         tokio::select! {
-            () = self.still_working(&message, self.bury(&message, &facts, reason, error)) => self.count("dead_lettered"),
+            () = self.still_working(&message, self.bury(&message, &facts, death)) => self.count("dead_lettered"),
             () = async { stop.cancelled().await; tokio::time::sleep(LAST_TRIES).await } => {
                 info!(consumer = self.router.durable(), stream_seq = facts.stream_seq, "a message that has to become a dead letter stays at the broker, because the service is stopping");
             }
@@ -113,9 +139,9 @@ impl Shared {
         let call = match std::panic::catch_unwind(AssertUnwindSafe(|| self.router.decode(&raw))) {
             Ok(Ok(call)) => call,
             Ok(Err(reason)) => return Outcome::Undecodable(reason.to_string()),
-            Err(_) => {
+            Err(panic) => {
                 error!(consumer = self.router.durable(), stream_seq = facts.stream_seq, "decoding panicked");
-                return Outcome::Failed(Failure::transient("decoding panicked"));
+                return Outcome::Failed(Failure::transient(text_of(&*panic)).while_doing("decoding panicked"));
             }
         };
         let span = info_span!("handle", consumer = self.router.durable(), event.r#type = call.meta.event_type,
@@ -136,9 +162,9 @@ impl Shared {
                 span.in_scope(|| warn!(reason = %failure, "the handler could not finish"));
                 Outcome::Failed(failure)
             }
-            Err(_) => {
+            Err(panic) => {
                 span.in_scope(|| error!("the handler panicked"));
-                Outcome::Failed(Failure::transient("the handler panicked"))
+                Outcome::Failed(Failure::transient(text_of(&*panic)).while_doing("the handler panicked"))
             }
         }
     }
@@ -168,30 +194,29 @@ impl Shared {
     }
 
     /// Copies the message to the dead letters until the broker has it, and only then ends the original.
-    async fn bury(&self, message: &jetstream::Message, facts: &Facts, reason: Reason, error: String) {
-        let letter = DeadLetter {
-            stream: self.stream.clone(),
+    async fn bury(&self, message: &jetstream::Message, facts: &Facts, death: Death) {
+        let original = Original {
+            stream: &self.stream,
             stream_seq: facts.stream_seq,
-            subject: message.subject.to_string(),
-            consumer: self.router.durable().to_owned(),
-            reason,
-            errors: vec![error.clone()],
-            attempts: facts.delivered,
+            subject: &message.subject,
+            headers: message.headers.as_ref(),
             published_at: facts.stored_at,
-            dead_at: OffsetDateTime::now_utc(),
-            headers: dead_letter::header_pairs(message.headers.as_ref()),
         };
-        dead_letter::publish_until_confirmed(&self.connection, &letter, message.payload.clone()).await;
-        metrics::counter!("millrace_dead_letters_total", "consumer" => self.router.durable().to_owned(), "reason" => reason.as_str()).increment(1);
-        error!(consumer = self.router.durable(), subject = letter.subject, stream_seq = facts.stream_seq, attempts = facts.delivered,
-            reason = reason.as_str(), error, "the message is a dead letter now");
+        let letter = DeadLetter::new(self.router.durable(), &original, death);
+        dead_letter::bury(&self.connection, &letter, message.payload.clone()).await;
         if let Some(reply) = &message.reply {
             // `AckKind::Term` carries no reason; the broker shows the text behind +TERM in its advisory.
-            let end = format!("+TERM dead letter: {}", reason.as_str());
+            let end = format!("+TERM dead letter: {}", letter.reason.as_str());
             let ended = self.connection.client().publish(reply.clone(), end.into());
             let _ = tokio::time::timeout(HANDOVER, ended).await;
         }
     }
+}
+
+/// What a panic said.
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it did not say why")
 }
 
 enum Outcome {

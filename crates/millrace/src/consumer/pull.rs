@@ -4,7 +4,7 @@
 //! paused consumer asks for nothing. What was asked under one inbox is void once that inbox is given up: after missed
 //! heartbeats or a reconnection a new inbox is used, and the broker drops what nobody listens for any more.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use async_nats::{Message, StatusCode, Subscriber};
@@ -42,22 +42,36 @@ pub(super) struct Pulls {
     subject: String,
     inbox: String,
     replies: Subscriber,
-    open: HashMap<u64, usize>,
+    /// Messages that were asked for, have not come and can still come. Only the sum is known: a delivered message bears
+    /// the subject it was stored under, and nothing that tells which request it answers.
+    outstanding: usize,
+    /// What the latest requests asked for. One that is filled ends without a word, so old ones are forgotten by age.
+    asked: VecDeque<Asked>,
     next: u64,
     last_sign: Instant,
 }
+
+struct Asked {
+    request: u64,
+    count: usize,
+    at: Instant,
+}
+
+/// On the last word about a request: how many of its messages will not come.
+const PENDING_MESSAGES: &str = "Nats-Pending-Messages";
 
 impl Pulls {
     pub(super) async fn start(connection: Connection, stream: &str, durable: &str) -> Result<Self, async_nats::SubscribeError> {
         let inbox = connection.client().new_inbox();
         let replies = connection.client().subscribe(format!("{inbox}.*")).await?;
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}");
-        Ok(Self { connection, subject, inbox, replies, open: HashMap::new(), next: 0, last_sign: Instant::now() })
+        let (asked, last_sign) = (VecDeque::new(), Instant::now());
+        Ok(Self { connection, subject, inbox, replies, outstanding: 0, asked, next: 0, last_sign })
     }
 
     /// Messages that were asked for and have not come.
     pub(super) fn outstanding(&self) -> usize {
-        self.open.values().sum()
+        self.outstanding
     }
 
     /// Asks for `count` messages.
@@ -68,13 +82,18 @@ impl Pulls {
             HEARTBEAT.as_nanos()
         );
         self.next += 1;
-        if self.open.is_empty() {
-            self.last_sign = Instant::now();
+        let now = Instant::now();
+        if self.outstanding == 0 {
+            self.last_sign = now;
+        }
+        while self.asked.front().is_some_and(|oldest| now - oldest.at > 2 * EXPIRES) {
+            self.asked.pop_front();
         }
         let reply = format!("{}.{}", self.inbox, self.next);
         // A request that does not leave is voided by the silence that follows.
         let _ = self.connection.client().publish_with_reply(self.subject.clone(), reply, Bytes::from(body)).await;
-        self.open.insert(self.next, count);
+        self.asked.push_back(Asked { request: self.next, count, at: now });
+        self.outstanding += count;
     }
 
     /// The next message or sign. `None` when the subscription ended.
@@ -82,15 +101,14 @@ impl Pulls {
         use futures::StreamExt;
         let message = self.replies.next().await?;
         self.last_sign = Instant::now();
-        let request = message.subject.rsplit('.').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
         let Some(status) = message.status else {
-            self.delivered(request);
+            self.outstanding = self.outstanding.saturating_sub(1);
             return Some(Reply::Delivered(message));
         };
         if status == StatusCode::IDLE_HEARTBEAT {
             return Some(Reply::Status);
         }
-        self.open.remove(&request);
+        self.ended(&message);
         if status == StatusCode::TIMEOUT || status == StatusCode::NOT_FOUND {
             return Some(Reply::Status);
         }
@@ -104,7 +122,7 @@ impl Pulls {
 
     /// When what was asked for can no longer be expected, unless there is a sign before.
     pub(super) fn silent_at(&self) -> Option<Instant> {
-        (!self.open.is_empty()).then(|| self.last_sign + SILENCE)
+        (self.outstanding > 0).then(|| self.last_sign + SILENCE)
     }
 
     /// Asks for nothing more, tells the broker that nobody listens, and returns what came until then.
@@ -133,12 +151,13 @@ impl Pulls {
         late
     }
 
-    fn delivered(&mut self, request: u64) {
-        if let Some(left) = self.open.get_mut(&request) {
-            *left = left.saturating_sub(1);
-            if *left == 0 {
-                self.open.remove(&request);
-            }
-        }
+    /// Takes what is left of a request off the sum. Without a word about that it was refused as a whole.
+    fn ended(&mut self, last_word: &Message) {
+        let request = last_word.subject.rsplit('.').next().and_then(|number| number.parse::<u64>().ok());
+        let place = self.asked.iter().position(|asked| Some(asked.request) == request);
+        let asked = place.and_then(|place| self.asked.remove(place)).map_or(0, |asked| asked.count);
+        let said = last_word.headers.as_ref().and_then(|headers| headers.get(PENDING_MESSAGES));
+        let left = said.and_then(|count| count.as_str().parse::<usize>().ok()).unwrap_or(asked);
+        self.outstanding = self.outstanding.saturating_sub(left);
     }
 }

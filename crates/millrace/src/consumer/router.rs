@@ -7,7 +7,10 @@ use futures::future::BoxFuture;
 use time::OffsetDateTime;
 
 use super::Failure;
-use crate::event::{DecodeError, Event, Meta, Origin, Received, Validator, decode_headers, validator_for};
+use crate::dead_letters::replays;
+use crate::event::{
+    DecodeError, Event, Meta, Origin, Received, Validator, decode_headers, message_name, validator_for,
+};
 
 /// Sources under this prefix are our own services; their bodies were typed when they were written.
 pub const OWN_SOURCE_PREFIX: &str = "/millrace/";
@@ -111,14 +114,15 @@ impl Router {
     }
 
     pub(crate) fn decode(&self, raw: &RawMessage<'_>) -> Result<Call, DecodeError> {
+        // A replay is handled as what it is a replay of.
+        let subject = replays::original(&self.durable, raw.subject).unwrap_or(raw.subject);
         let route =
-            self.routes.get(raw.subject).ok_or_else(|| DecodeError::UnknownSubject { subject: raw.subject.to_owned() })?;
+            self.routes.get(subject).ok_or_else(|| DecodeError::UnknownSubject { subject: subject.to_owned() })?;
         let origin = Origin {
-            subject: raw.subject,
+            subject,
             event_type: route.event_type,
             version: route.version,
-            // The time is part of the name, since a stream that was deleted and made anew counts from 1 again.
-            message_name: &format!("{}/{}/{}", raw.stream, raw.stream_seq, raw.stored_at.unix_timestamp_nanos()),
+            message_name: &message_name(raw.stream, raw.stream_seq, raw.stored_at),
             stored_at: raw.stored_at,
             own_source_prefix: OWN_SOURCE_PREFIX,
         };

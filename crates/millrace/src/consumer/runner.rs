@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 
 use super::Router;
 use super::delivery::Shared;
+use super::first_failures::FirstFailures;
 use super::pull::{Pulls, Reply};
 use super::work::Work;
 use crate::connection::{Connection, State};
@@ -69,7 +70,9 @@ impl Consumer {
         gates: Vec<watch::Receiver<bool>>,
         restore: Restore,
     ) -> Self {
-        Self { shared: Arc::new(Shared { connection, stream: stream.to_owned(), router, settings }), gates, restore }
+        let first_failures = FirstFailures::default();
+        let shared = Arc::new(Shared { connection, stream: stream.to_owned(), router, settings, first_failures });
+        Self { shared, gates, restore }
     }
 
     /// Consumes until `stop` is cancelled, then sees what has begun through to its end and gives back the rest.

@@ -18,6 +18,12 @@ pub fn message_id(event_id: &EventId, version: u32) -> String {
     format!("{event_id}.v{version}")
 }
 
+/// Names a message by its place, for what its publisher left unnamed. The time is part of the name, since a stream that
+/// was deleted and made anew, or lost its end in a power cut, gives a number twice.
+pub(crate) fn message_name(stream: &str, stream_seq: u64, stored_at: OffsetDateTime) -> String {
+    format!("{stream}/{stream_seq}/{}", stored_at.unix_timestamp_nanos())
+}
+
 /// All headers an event of ours carries.
 pub fn encode_headers(event: &Encoded, source: &str, time: OffsetDateTime, cause: &Cause) -> HeaderPairs {
     let mut pairs: HeaderPairs = Vec::with_capacity(13);

@@ -7,6 +7,7 @@ mod headers;
 mod meta;
 mod validate;
 
+pub(crate) use headers::message_name;
 pub use headers::{HeaderPairs, Origin, decode_headers, encode_headers, message_id};
 pub use meta::{Cause, EventId, Meta};
 pub use validate::{Schema, Validator, validator_for};

@@ -54,7 +54,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             log_format: LogFormat::Human,
-            log_filter: "info".into(),
+            log_filter: "info,async_nats=warn".into(),
             log_to: LogTarget::Stdout,
             log_file: None,
             otlp_endpoint: None,
@@ -85,11 +85,11 @@ pub enum LogTarget {
 /// Logs or traces could not be set up as asked; the setting is at fault.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    #[error("the log filter {filter:?} is not valid, write for example \"info\" or \"info,millrace=debug\"")]
+    #[error("telemetry.log_filter is {filter:?}; expected a filter such as \"info\" or \"info,millrace=debug\"")]
     Filter { filter: String, source: tracing_subscriber::filter::ParseError },
-    #[error("the log file {} cannot be written", path.display())]
+    #[error("telemetry.log_file is {}, which cannot be written: {source}", path.display())]
     LogFile { path: PathBuf, source: io::Error },
-    #[error("the OTLP endpoint {endpoint} cannot be used: {reason}; write for example http://localhost:4318")]
+    #[error("telemetry.otlp_endpoint is {endpoint}: {reason}; expected an address such as http://localhost:4318")]
     Otlp { endpoint: String, reason: String },
 }
 

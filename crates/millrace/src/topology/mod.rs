@@ -17,6 +17,7 @@
 mod api;
 mod apply;
 mod compare;
+mod dead_letters;
 mod ensure;
 mod error;
 mod plan;
@@ -27,4 +28,5 @@ pub use apply::{Applied, apply, plan};
 pub use ensure::{ensure, verify};
 pub use error::TopologyError;
 pub use plan::{Change, Entry, Kind, Plan};
+pub(crate) use subjects::covers;
 pub use spec::{BucketSpec, ConsumerSpec, DeliverPolicy, Discard, SpecError, StreamSpec, Topology};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// Whether every subject that `inner` matches is matched by `outer` too.
-pub(super) fn covers(outer: &str, inner: &str) -> bool {
+pub(crate) fn covers(outer: &str, inner: &str) -> bool {
     let mut outer = outer.split('.');
     let mut inner = inner.split('.');
     loop {

@@ -8,6 +8,8 @@ mod support;
 mod things;
 
 mod connection;
+mod consumer;
+mod kit;
 mod outbox;
 mod request_reply;
 mod store;

@@ -10,8 +10,8 @@ use millrace::event::{Cause, Event, EventId, Retired};
 use millrace::inbox::Mark;
 use millrace::outbox::{Relay, RelaySender, RelaySettings};
 use millrace::store::{
-    Committed, Database, DatabaseSettings, Migration, Model, Outbound, Pool, PostgresModel, SqliteModel, StoreError,
-    Submission, Table, Writer, WriterSettings,
+    Database, DatabaseSettings, Migration, Model, Outbound, Pool, PostgresModel, SqliteModel, Submission, Table, Writer,
+    WriterSettings,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -286,8 +286,6 @@ pub(crate) fn caused_by(event: &str, counter: &str) -> Submission<Intent> {
     let mark = Mark { consumer: "counters".into(), event_id: event.into() };
     Submission { intent: Intent::count(counter), cause: Cause::spontaneous(), mark: Some(mark) }
 }
-
-pub(crate) type Answer = Result<Committed<i64>, StoreError>;
 
 /// Where the counters are kept.
 pub(crate) struct Home {

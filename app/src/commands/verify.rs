@@ -1,0 +1,358 @@
+//! `millrace verify`: orders through separate processes that are killed, stopped and cut off from each other, and then a
+//! check that nothing was lost, nothing doubled and nothing is stuck.
+//!
+//! | where | what |
+//! | --- | --- |
+//! | `stories` | what customers want, drawn from the seed |
+//! | `customers` | who wants it, and what they were told: the log of every answer |
+//! | `warehouse` | looks at the stock meanwhile |
+//! | `faults`, `inject` | what is broken when, drawn from the seed; and who does it |
+//! | `fleet`, `setup` | the processes, the wires between them, their settings |
+//! | `gather` | reads databases, streams and the outside world's ledgers |
+//! | `evidence` | what was gathered, as plain data |
+//! | `checks/` | one invariant each: pure functions over the evidence |
+//! | `report`, `progress` | what it comes to, and what is going on |
+
+mod checks;
+mod customers;
+mod evidence;
+mod faults;
+mod fleet;
+mod gather;
+mod inject;
+mod progress;
+mod report;
+mod setup;
+mod stories;
+mod warehouse;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use millrace::config::HumanDuration;
+use millrace::telemetry;
+use tokio_util::sync::CancellationToken;
+
+use self::customers::Customers;
+use self::evidence::{Evidence, Samples};
+use self::faults::{Kind, Kinds};
+use self::fleet::Fleet;
+use self::gather::Gatherer;
+use self::inject::Injector;
+use self::progress::Watched;
+use self::report::{Report, Requests};
+use self::setup::Folder;
+use self::stories::Ware;
+use super::{Context, catalog};
+use crate::failure::{CommandResult, Failure};
+use crate::{output, stack};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How many orders are placed
+    #[arg(long, default_value_t = 1_000, value_name = "N", conflicts_with = "duration")]
+    orders: u32,
+    /// Place orders for so long instead of a number of them
+    #[arg(long, value_name = "DURATION")]
+    duration: Option<HumanDuration>,
+    /// Orders a second
+    #[arg(long, default_value_t = 20.0)]
+    rate: f64,
+    /// Repeats the orders and faults of an earlier run [default: a random one, which is shown]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Where the services keep their data
+    #[arg(long, value_enum, default_value_t = Backend::Sqlite)]
+    backend: Backend,
+    /// What is broken: all, none, or some of kill, kill-nats, kill-postgres, pause, pause-nats, network, gateway, mail, power-loss
+    #[arg(long, default_value = "all", value_name = "KINDS")]
+    faults: Kinds,
+    /// Keep the folder with databases, streams and logs. It is kept anyway when an invariant does not hold
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Where the services keep their data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Backend {
+    Sqlite,
+    /// A PostgreSQL of the run's own, found or installed once
+    Postgres,
+}
+
+impl Backend {
+    /// As on the command line.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sqlite => "SQLite",
+            Self::Postgres => "PostgreSQL",
+        })
+    }
+}
+
+/// What a shell reports for a process ended by Ctrl-C.
+const EXIT_INTERRUPTED: u8 = 130;
+/// However few orders there are, each of them should meet a fault.
+const SHORTEST: Duration = Duration::from_secs(20);
+/// More than this in a second measures the client.
+const MAX_RATE: f64 = 1_000.0;
+/// More would not fit the ledgers of the simulators.
+const MAX_ORDERS: u32 = 30_000;
+/// How long the system may take, after the last fault, until every request is answered and nothing is going on any more.
+/// Orders that were held up may have to wait for their deadline.
+const SETTLE_LIMIT: Duration = Duration::from_secs(180);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Products must have arrived in order and inventory before the first order.
+const STOCKING_LIMIT: Duration = Duration::from_secs(20);
+
+/// What is to be done.
+struct Plan {
+    seed: u64,
+    orders: u32,
+    every: Duration,
+    length: Duration,
+    kinds: Kinds,
+    backend: Backend,
+}
+
+impl Plan {
+    fn of(args: &Args) -> Result<Self, Failure> {
+        if !args.rate.is_finite() || args.rate <= 0.0 || args.rate > MAX_RATE {
+            let wrong = Failure::new(format!("--rate {} is not a rate", args.rate));
+            return Err(wrong.remedy(format!("a number above 0, at most {MAX_RATE}")).usage());
+        }
+        let orders = match args.duration {
+            Some(duration) => (duration.get().as_secs_f64() * args.rate).ceil() as u32,
+            None => args.orders,
+        };
+        if !(1..=MAX_ORDERS).contains(&orders) {
+            let wrong = Failure::new(format!("{orders} orders cannot be placed"));
+            return Err(wrong.remedy(format!("1 to {MAX_ORDERS}: --orders, or --duration times --rate")).usage());
+        }
+        let every = Duration::from_secs_f64(1.0 / args.rate).max(SHORTEST.mul_f64(f64::from(orders).recip()));
+        Ok(Self {
+            seed: args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000_000)),
+            orders,
+            every,
+            length: every * orders,
+            kinds: args.faults.clone(),
+            backend: args.backend,
+        })
+    }
+}
+
+pub async fn run(context: Context, args: Args) -> CommandResult {
+    let started = Instant::now();
+    let plan = Plan::of(&args)?;
+    let settings = setup::settings()?;
+    let guard = telemetry::init(&settings.telemetry).map_err(|e| Failure::new(e.to_string()).usage())?;
+    let shutdown = millrace::shutdown::on_signal().map_err(|e| Failure::new(e.to_string()))?;
+    let folder = Folder::create()?;
+    let quiet = context.json;
+    if !quiet {
+        introduce(&plan, &folder);
+    }
+    let outcome = tokio::select! {
+        outcome = perform(&plan, &folder, quiet) => outcome,
+        // Everything that was started ends with this process.
+        () = shutdown.cancelled() => Err(Failure { exit: EXIT_INTERRUPTED, ..Failure::new("interrupted") }),
+    };
+    guard.shutdown().await;
+    let mut report = match outcome {
+        Ok(report) => report,
+        Err(failure) if failure.exit == EXIT_INTERRUPTED && !args.keep => return Err(failure),
+        Err(failure) => return Err(failure.remedy(format!("read the logs in {}", folder.keep().join("logs").display()))),
+    };
+    report.took = started.elapsed();
+    if args.keep || !report.passed() {
+        report.folder = Some(folder.keep());
+    }
+    if context.json {
+        output::json(&report.to_json());
+    } else {
+        report.print();
+    }
+    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn introduce(plan: &Plan, folder: &Folder) {
+    let Plan { seed, orders, backend, length, .. } = plan;
+    output::note(&format!("Seed {seed}: {orders} orders in {:.0} s on {backend}, in {}", length.as_secs_f64(), folder.path().display()));
+    output::note("Settings made shorter than in real life, so that what breaks is mended within seconds:");
+    let shortened: Vec<_> = setup::SHORTENED.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+    shortened.chunks(4).for_each(|some| output::note(&format!("    {}", some.join("   "))));
+}
+
+/// Starts everything, lets it happen, waits until it is over, and looks.
+async fn perform(plan: &Plan, folder: &Folder, quiet: bool) -> Result<Report, Failure> {
+    let say = move |text: &str| {
+        if !quiet {
+            output::note(text);
+        }
+    };
+    say("Starting nats-server, the services and the simulators.");
+    let fleet = Arc::new(Fleet::start(plan.backend, folder, say).await?);
+    let mut settings = setup::settings()?;
+    settings.nats.url = fleet.nats_url.clone();
+    let connection = stack::connect(&settings, "verify").await?;
+    let gatherer = Arc::new(Gatherer::new(&fleet, connection.clone()).map_err(Failure::new)?);
+    let wares = stories::wares(plan.orders);
+    stock_up(&connection, &fleet, &wares).await?;
+
+    let http = millrace::http_client::http_client(Duration::from_secs(5), Duration::from_secs(5))
+        .map_err(|e| Failure::new(e.to_string()))?;
+    let injector = Arc::new(Injector::new(fleet.clone(), http));
+    let give_up = CancellationToken::new();
+    let api = fleet.wire(faults::Link::Customers).map(|wire| format!("http://{}", wire.address())).unwrap_or_default();
+    let forgets = plan.kinds.0.contains(&Kind::PowerLoss);
+    let deadline = settings.order.deadline.get();
+    let customers = Customers::new(api, &fleet.nats_url, plan.seed, deadline, forgets, give_up.clone()).await?;
+    let customers = Arc::new(customers);
+    let watched = || Watched {
+        orders: plan.orders,
+        customers: customers.clone(),
+        injector: injector.clone(),
+        gatherer: gatherer.clone(),
+    };
+
+    let over = CancellationToken::new();
+    let watching = tokio::spawn({
+        let (fleet, over) = (fleet.clone(), over.clone());
+        async move { fleet.watch(over).await }
+    });
+    let telling = tokio::spawn(progress::tell(watched(), "breaking", quiet, over.child_token()));
+    let opening: BTreeMap<String, i64> = wares.iter().map(|ware| (ware.id.clone(), ware.opening)).collect();
+    let mut evidence =
+        Evidence { opening, adjustments: stories::deliveries(plan.orders), ..Evidence::default() };
+    let sampling = tokio::spawn({
+        let (connection, over) = (connection.clone(), over.clone());
+        let (opening, adjustments) = (evidence.opening.clone(), evidence.adjustments.clone());
+        async move { warehouse::watch(&connection, &opening, &adjustments, over).await }
+    });
+
+    // What happens.
+    let begun = Instant::now();
+    let schedule = faults::schedule(plan.seed, plan.length, &plan.kinds, plan.backend);
+    let breaking = async {
+        injector.follow(schedule, &give_up).await;
+        // From here on nothing is broken any more.
+        let limit = give_up.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(SETTLE_LIMIT).await;
+            limit.cancel();
+        });
+    };
+    let adjusting = async {
+        tokio::time::sleep(plan.length / 2).await;
+        warehouse::adjust(&connection, &evidence.adjustments, &give_up).await
+    };
+    let poison = stories::poison(plan.seed, plan.orders);
+    let (wishes, mut poisoned, (), unbooked) = tokio::join!(
+        customers.order(stories::stories(plan.seed, plan.orders), plan.every),
+        customers.poison(poison.clone(), plan.length),
+        breaking,
+        adjusting,
+    );
+    if forgets {
+        for (mark, times) in customers.poison(poison, Duration::ZERO).await {
+            *poisoned.entry(mark).or_default() += times;
+        }
+    }
+    let placing = begun.elapsed();
+    (evidence.wishes, evidence.poison) = (wishes, poisoned);
+    unbooked.into_iter().for_each(|what| fleet.problem(what));
+
+    // Until it is over.
+    say("No more orders and faults; waiting until nothing is going on any more.");
+    let settling = Instant::now();
+    let unsettled = settle(&gatherer).await;
+    let settling = settling.elapsed();
+    over.cancel();
+    let _ = tokio::join!(telling, watching);
+    evidence.samples = sampling.await.unwrap_or_else(|_| Samples::default());
+
+    // And what it left behind.
+    say("Checking.");
+    gatherer.gather(&mut evidence).await.map_err(Failure::new)?;
+    let log: String = customers.log().iter().map(|answer| format!("{answer}\n")).collect();
+    let _ = std::fs::write(folder.path().join("answers.jsonl"), log);
+    let findings = checks::all(&evidence);
+    let report = Report {
+        seed: plan.seed,
+        backend: plan.backend,
+        orders: plan.orders,
+        placing,
+        settling,
+        took: Duration::ZERO,
+        faults: injector.counts(),
+        requests: Requests::of(&customers.counts),
+        examples: report::examples(&findings, &evidence),
+        findings,
+        unsettled,
+        problems: fleet.problems(),
+        folder: None,
+    };
+    let _ = connection.close(Duration::from_secs(1)).await;
+    drop((customers, injector, gatherer));
+    if let Ok(fleet) = Arc::try_unwrap(fleet) {
+        fleet.stop().await;
+    }
+    Ok(report)
+}
+
+/// Puts the products on sale and waits until everybody knows.
+async fn stock_up(
+    connection: &millrace::connection::Connection,
+    fleet: &Fleet,
+    wares: &[Ware],
+) -> Result<(), Failure> {
+    let products = wares.iter().map(Ware::product).collect::<Result<Vec<_>, _>>()?;
+    catalog::import(connection, &products, false).await?;
+    let api = crate::api_client::ApiClient::new(&format!("http://{}", fleet.places.api))?;
+    let known = async {
+        loop {
+            let sold = api.get("/catalog").await.map(|answer| answer.body).unwrap_or_default();
+            let sold = sold.get("products").and_then(|products| products.as_array()).map_or(0, Vec::len);
+            let stocked = contracts::api::StockQuery::default();
+            let subject = contracts::api::subjects::INVENTORY_STOCK;
+            let stocked: Result<contracts::api::StockLevels, _> =
+                millrace::request_reply::request_json(connection, subject, &stocked, Duration::from_secs(2)).await;
+            if sold == wares.len() && stocked.is_ok_and(|stock| stock.levels.len() == wares.len()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let known = tokio::time::timeout(STOCKING_LIMIT, known).await;
+    known.map_err(|_| Failure::new(format!("the products were not on sale within {STOCKING_LIMIT:?}")))
+}
+
+/// Waits until nothing is going on; what still is when there is no more time.
+async fn settle(gatherer: &Gatherer) -> Vec<String> {
+    let deadline = Instant::now() + SETTLE_LIMIT;
+    let mut quiet_before = false;
+    loop {
+        let open = gatherer.unsettled().await.unwrap_or_else(|reason| vec![reason]);
+        // Twice, because what moves from one to the next is in neither for a moment.
+        if open.is_empty() && quiet_before {
+            return Vec::new();
+        }
+        if Instant::now() >= deadline {
+            return open;
+        }
+        quiet_before = open.is_empty();
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}

@@ -1,0 +1,225 @@
+//! What a run comes to, for people and for programs.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Backend;
+use super::checks::Finding;
+use super::customers::Counts;
+use super::evidence::{Evidence, Id};
+use super::setup::SHORTENED;
+use crate::output;
+
+/// Violations shown in words; the JSON has as many.
+const SHOWN: usize = 10;
+/// Dead letters and the like, shown below the table.
+const REMARKS: usize = 12;
+
+pub struct Report {
+    pub seed: u64,
+    pub backend: Backend,
+    pub orders: u32,
+    /// Placing orders, waiting until everything settled, everything.
+    pub placing: Duration,
+    pub settling: Duration,
+    pub took: Duration,
+    pub faults: BTreeMap<String, u64>,
+    pub requests: Requests,
+    pub findings: Vec<Finding>,
+    /// What had not settled when there was no more time.
+    pub unsettled: Vec<String>,
+    /// What went wrong beside the invariants.
+    pub problems: Vec<String>,
+    pub examples: Vec<Example>,
+    pub folder: Option<PathBuf>,
+}
+
+/// What customers saw of the API.
+#[derive(Debug, Default)]
+pub struct Requests {
+    pub accepted: u64,
+    pub sent: u64,
+    pub unanswered: u64,
+    pub busy: u64,
+    pub replayed: u64,
+}
+
+/// An order that broke an invariant, with all that is known of it.
+pub struct Example {
+    pub invariant: &'static str,
+    pub order: Id,
+    pub known: Vec<String>,
+}
+
+impl Requests {
+    pub fn of(counts: &Counts) -> Self {
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        Self {
+            accepted: read(&counts.accepted),
+            sent: read(&counts.requests),
+            unanswered: read(&counts.unanswered),
+            busy: read(&counts.busy),
+            replayed: read(&counts.replayed),
+        }
+    }
+}
+
+/// The first order of each invariant that was violated.
+pub fn examples(findings: &[Finding], evidence: &Evidence) -> Vec<Example> {
+    let first = |finding: &Finding| {
+        let order = finding.violations.iter().find_map(|violation| violation.order.clone())?;
+        Some(Example { invariant: finding.id, known: known_of(&order, evidence), order })
+    };
+    findings.iter().filter_map(first).collect()
+}
+
+/// An order's story as every side tells it.
+fn known_of(order: &Id, evidence: &Evidence) -> Vec<String> {
+    let mut known = Vec::new();
+    if let Some(wish) = evidence.wishes.iter().find(|wish| wish.accepted.contains(order)) {
+        known.push(format!("wanted: {wish:?}"));
+    }
+    if let Some(row) = evidence.orders.get(order) {
+        known.push(format!("order database: {row:?}"));
+    }
+    known.push(format!("payment: {:?}, reservation: {:?}", evidence.payments.get(order), evidence.reservations.get(order)));
+    known.extend(evidence.charges.iter().filter(|charge| charge.order.as_ref() == Some(order)).map(|c| format!("gateway: {c:?}")));
+    let mails = evidence.mails.iter().filter(|(id, _)| id.starts_with(order.as_str()));
+    known.extend(mails.map(|(id, count)| format!("mail: {id}, {count} times")));
+    let timeline = evidence.timelines.get(order).map(Vec::as_slice).unwrap_or_default();
+    let mut messages: Vec<_> = evidence.messages.iter().filter(|message| message.order.as_ref() == Some(order)).collect();
+    messages.sort_by(|a, b| a.at.cmp(&b.at));
+    for message in messages {
+        let event = message.event_id.clone().unwrap_or_default();
+        let shown = timeline.iter().filter(|entry| entry.event_id == event).count();
+        known.push(format!(
+            "{}  {:<24} {} {:>6}  {event}  on the timeline {shown} times",
+            message.at, message.subject, message.stream, message.seq
+        ));
+    }
+    known
+}
+
+impl Report {
+    pub fn passed(&self) -> bool {
+        self.unsettled.is_empty()
+            && self.problems.is_empty()
+            && !self.findings.is_empty()
+            && self.findings.iter().all(|finding| finding.violations.is_empty())
+    }
+
+    pub fn print(&self) {
+        output::line("");
+        let row = |finding: &Finding| {
+            let violations = match finding.violations.len() {
+                0 => "none".to_owned(),
+                count => format!("{count} VIOLATED"),
+            };
+            vec![finding.id.to_owned(), finding.promise.to_owned(), finding.checked.to_string(), violations]
+        };
+        output::table(&["", "INVARIANT", "CHECKED", "VIOLATIONS"], self.findings.iter().map(row));
+        output::line("");
+        for finding in &self.findings {
+            for violation in finding.violations.iter().take(SHOWN) {
+                let order = violation.order.as_deref().map(|id| format!(" order {id}")).unwrap_or_default();
+                output::line(&format!("{}{order}: {}", finding.id, violation.what));
+            }
+            if finding.violations.len() > SHOWN {
+                output::line(&format!("{}: and {} more", finding.id, finding.violations.len() - SHOWN));
+            }
+        }
+        for example in &self.examples {
+            output::line(&format!("\n{}, order {}:", example.invariant, example.order));
+            example.known.iter().for_each(|line| output::line(&format!("    {line}")));
+        }
+        for what in &self.unsettled {
+            output::line(&format!("Not settled: {what}"));
+        }
+        for problem in &self.problems {
+            output::line(&format!("Problem: {problem}"));
+        }
+        for finding in &self.findings {
+            let remarks = finding.remarks.iter().take(REMARKS).cloned().collect::<Vec<_>>().join("; ");
+            if !remarks.is_empty() {
+                output::line(&format!("{}: {remarks}", finding.id));
+            }
+        }
+        self.print_numbers();
+    }
+
+    fn print_numbers(&self) {
+        let faults: u64 = self.faults.values().sum();
+        let list: Vec<_> = self.faults.iter().map(|(name, count)| format!("{count} {name}")).collect();
+        output::line(&format!("\n{faults} faults: {}", list.join(", ")));
+        let Requests { accepted, sent, unanswered, busy, replayed } = &self.requests;
+        output::line(&format!(
+            "{accepted} of {} orders accepted in {:.1} s ({:.0}/s); {sent} requests, {unanswered} without an answer, {busy} told to come again, {replayed} recognised as repeated",
+            self.orders, self.placing.as_secs_f64(), self.rate()
+        ));
+        output::line(&format!(
+            "Settled {:.1} s after the last order and fault; {:.1} s in all, on {}.",
+            self.settling.as_secs_f64(),
+            self.took.as_secs_f64(),
+            self.backend
+        ));
+        if let Some(folder) = &self.folder {
+            output::line(&format!(
+                "Kept in {}: logs/ (one of each process, with its settings), answers.jsonl, nats/, and the databases",
+                folder.display()
+            ));
+        }
+        let seed = self.seed;
+        match self.passed() {
+            true => output::line(&format!("Seed {seed}: every invariant holds.")),
+            false => output::line(&format!("Seed {seed}: FAILED. `--seed {seed}` repeats orders and faults.")),
+        }
+    }
+
+    fn rate(&self) -> f64 {
+        self.requests.accepted as f64 / self.placing.as_secs_f64().max(0.001)
+    }
+
+    pub fn to_json(&self) -> Value {
+        let finding = |finding: &Finding| {
+            let violations = finding.violations.iter().take(SHOWN);
+            json!({
+                "id": finding.id, "promise": finding.promise, "checked": finding.checked,
+                "violations": finding.violations.len(),
+                "first": violations.map(|v| json!({ "order_id": v.order, "what": v.what })).collect::<Vec<_>>(),
+                "remarks": finding.remarks,
+            })
+        };
+        let example =
+            |one: &Example| json!({ "invariant": one.invariant, "order_id": one.order, "known": one.known });
+        json!({
+            "passed": self.passed(),
+            "seed": self.seed,
+            "backend": self.backend.name(),
+            "orders": self.orders,
+            "accepted": self.requests.accepted,
+            "accepted_per_s": self.rate(),
+            "requests": {
+                "sent": self.requests.sent, "unanswered": self.requests.unanswered, "busy": self.requests.busy,
+                "replayed": self.requests.replayed,
+            },
+            "placing_ms": millis(self.placing),
+            "settling_ms": millis(self.settling),
+            "took_ms": millis(self.took),
+            "faults": self.faults,
+            "settings": SHORTENED.iter().copied().collect::<BTreeMap<_, _>>(),
+            "invariants": self.findings.iter().map(finding).collect::<Vec<_>>(),
+            "examples": self.examples.iter().map(example).collect::<Vec<_>>(),
+            "unsettled": self.unsettled,
+            "problems": self.problems,
+            "folder": self.folder,
+        })
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
