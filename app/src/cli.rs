@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{catalog, demo, events, health, orders, produce, serve, stock, topology, up, verify};
+use crate::commands::{catalog, dead_letters, demo, events, health, orders, produce, serve, stock, topology, up, verify};
 
 /// Event-driven order processing on NATS JetStream.
 ///
@@ -50,6 +50,9 @@ pub enum Command {
     /// Look at events
     #[command(subcommand)]
     Events(events::Command),
+    /// Messages that could not be handled: look at them, replay them, give them up
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Command),
     /// Streams, consumers and buckets: what is declared and what is there
     #[command(subcommand)]
     Topology(topology::Command),

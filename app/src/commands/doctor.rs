@@ -35,6 +35,7 @@ pub async fn run(context: &Context) -> CommandResult {
     checks.push(check("NATS", nats));
     if nats_answers {
         checks.push(check("topology", declared(settings).await));
+        checks.push(dead_letters(context).await);
     }
     for service in stack::SERVICES {
         checks.push(check(&format!("database of {service}"), database(settings, service).await));
@@ -94,6 +95,19 @@ async fn declared(settings: &Settings) -> Finding {
     match plan.broken().count() {
         0 => Ok("streams and consumers keep the promise".into()),
         n => Err((format!("{n} differences break the promise"), "millrace topology plan, then millrace topology apply".into())),
+    }
+}
+
+/// Those that wait keep nothing from running, but they wait for somebody.
+async fn dead_letters(context: &Context) -> Check {
+    let name = "dead letters".to_owned();
+    match super::dead_letters::waiting(context).await {
+        Ok(0) => Check { name, ok: true, found: "none waits".into(), remedy: None },
+        Ok(count) => {
+            let remedy = format!("millrace dead-letters list, millrace explain {}", millrace::codes::DEAD_LETTERS_WAITING);
+            Check { name, ok: true, found: format!("{count} waiting for a decision"), remedy: Some(remedy) }
+        }
+        Err(failure) => Check { name, ok: false, found: failure.message, remedy: failure.remedy },
     }
 }
 

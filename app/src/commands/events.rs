@@ -40,12 +40,13 @@ pub struct Tail {
 }
 
 /// Streams with events, by their subject prefix.
-const STREAMS: [(&str, &str); 5] = [
+const STREAMS: [(&str, &str); 6] = [
     ("orders", "ORDERS"),
     ("payments", "PAYMENTS"),
     ("inventory", "INVENTORY"),
     ("notifications", "NOTIFICATIONS"),
     ("dead_letters", "DEAD_LETTERS"),
+    ("audit", "AUDIT"),
 ];
 
 pub async fn run(context: &Context, command: Command) -> CommandResult {

@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub mod catalog;
+pub mod dead_letters;
 pub mod demo;
 pub mod doctor;
 pub mod events;
@@ -48,6 +49,7 @@ pub async fn run(cli: Cli) -> CommandResult {
         Command::Catalog(command) => catalog::run(&context, command).await,
         Command::Stock(command) => stock::run(&context, command).await,
         Command::Events(command) => events::run(&context, command).await,
+        Command::DeadLetters(command) => dead_letters::run(&context, command).await,
         Command::Topology(command) => topology::run(&context, command).await,
         Command::Produce(args) => produce::run(&context, args).await,
         Command::Doctor => doctor::run(&context).await,

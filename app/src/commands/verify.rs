@@ -173,7 +173,9 @@ pub async fn run(context: Context, args: Args) -> CommandResult {
     let mut report = match outcome {
         Ok(report) => report,
         Err(failure) if failure.exit == EXIT_INTERRUPTED && !args.keep => return Err(failure),
-        Err(failure) => return Err(failure.remedy(format!("read the logs in {}", folder.keep().join("logs").display()))),
+        Err(failure) => {
+            return Err(failure.remedy(format!("read the logs in {}", folder.keep().join("logs").display())));
+        }
     };
     report.took = started.elapsed();
     if args.keep || !report.passed() {
@@ -189,7 +191,11 @@ pub async fn run(context: Context, args: Args) -> CommandResult {
 
 fn introduce(plan: &Plan, folder: &Folder) {
     let Plan { seed, orders, backend, length, .. } = plan;
-    output::note(&format!("Seed {seed}: {orders} orders in {:.0} s on {backend}, in {}", length.as_secs_f64(), folder.path().display()));
+    output::note(&format!(
+        "Seed {seed}: {orders} orders in {:.0} s on {backend}, in {}",
+        length.as_secs_f64(),
+        folder.path().display()
+    ));
     output::note("Settings made shorter than in real life, so that what breaks is mended within seconds:");
     let shortened: Vec<_> = setup::SHORTENED.iter().map(|(name, value)| format!("{name} = {value}")).collect();
     shortened.chunks(4).for_each(|some| output::note(&format!("    {}", some.join("   "))));
@@ -234,8 +240,7 @@ async fn perform(plan: &Plan, folder: &Folder, quiet: bool) -> Result<Report, Fa
     });
     let telling = tokio::spawn(progress::tell(watched(), "breaking", quiet, over.child_token()));
     let opening: BTreeMap<String, i64> = wares.iter().map(|ware| (ware.id.clone(), ware.opening)).collect();
-    let mut evidence =
-        Evidence { opening, adjustments: stories::deliveries(plan.orders), ..Evidence::default() };
+    let mut evidence = Evidence { opening, adjustments: stories::deliveries(plan.orders), ..Evidence::default() };
     let sampling = tokio::spawn({
         let (connection, over) = (connection.clone(), over.clone());
         let (opening, adjustments) = (evidence.opening.clone(), evidence.adjustments.clone());
@@ -313,11 +318,7 @@ async fn perform(plan: &Plan, folder: &Folder, quiet: bool) -> Result<Report, Fa
 }
 
 /// Puts the products on sale and waits until everybody knows.
-async fn stock_up(
-    connection: &millrace::connection::Connection,
-    fleet: &Fleet,
-    wares: &[Ware],
-) -> Result<(), Failure> {
+async fn stock_up(connection: &millrace::connection::Connection, fleet: &Fleet, wares: &[Ware]) -> Result<(), Failure> {
     let products = wares.iter().map(Ware::product).collect::<Result<Vec<_>, _>>()?;
     catalog::import(connection, &products, false).await?;
     let api = crate::api_client::ApiClient::new(&format!("http://{}", fleet.places.api))?;

@@ -29,7 +29,7 @@ async fn no_kill_loses_an_order_or_charges_twice_on_postgresql() {
 async fn survives_every_kill(backend: Backend) {
     let products = sample();
     let mut installation = Installation::on(backend, &products).await;
-    let mut accepted = Vec::new();
+    let (mut accepted, mut redelivered) = (Vec::new(), 0.0);
     for victim in SERVICES.into_iter().chain(["nats-server"]) {
         let shop = installation.shop.clone();
         let over = AtomicBool::new(false);
@@ -42,8 +42,22 @@ async fn survives_every_kill(backend: Backend) {
         println!("{victim} on {backend:?}: {} orders, killed after and away for {moments:?}", placed.len());
         accepted.extend(placed);
         Books::close(&installation, &accepted, &products).await;
+        redelivered += redeliveries(&installation).await;
     }
+    // Otherwise no kill has hit anything in mid-flow, and nothing is proved.
+    assert!(redelivered > 0.0);
     installation.no_dead_letters().await;
+}
+
+/// Messages that the services, since each was started, were given a second time.
+async fn redeliveries(installation: &Installation) -> f64 {
+    let mut all = 0.0;
+    for service in SERVICES {
+        // A service that has seen none does not show the metric.
+        all += installation.metric(service, "millrace_redeliveries_total", "").await.unwrap_or(0.0);
+    }
+    println!("{all} redeliveries");
+    all
 }
 
 /// Places orders at a steady rate, at least as many as promised, and until the last kill is over.

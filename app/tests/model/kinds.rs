@@ -75,11 +75,20 @@ impl Kind {
         }
     }
 
+    /// Who says it.
+    pub(crate) fn publisher(self) -> Service {
+        match self {
+            Self::Created | Self::Confirmed | Self::Cancelled => Service::Order,
+            Self::Reserved | Self::Rejected | Self::Committed | Self::Released => Service::Inventory,
+            _ => Service::Payment,
+        }
+    }
+
     /// Who handles it.
     pub(crate) fn readers(self) -> &'static [Service] {
-        match self {
-            Self::Created | Self::Confirmed | Self::Cancelled => &[Service::Payment, Service::Inventory],
-            _ => &[Service::Order],
+        match self.publisher() {
+            Service::Order => &[Service::Payment, Service::Inventory],
+            Service::Payment | Service::Inventory => &[Service::Order],
         }
     }
 }
@@ -117,10 +126,6 @@ impl Kinds {
 
     pub(crate) fn meets(self, other: Self) -> bool {
         self.0 & other.0 != 0
-    }
-
-    pub(crate) fn is_empty(self) -> bool {
-        self.0 == 0
     }
 
     pub(crate) fn iter(self) -> impl Iterator<Item = Kind> {

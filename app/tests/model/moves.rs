@@ -18,13 +18,23 @@ pub(crate) enum What {
     Place,
     Cancel,
     /// `certain`: it comes sooner or later, as it does in production. Otherwise it may come or not.
-    Expire { certain: bool },
+    Expire {
+        certain: bool,
+    },
     Publish(Kind),
     /// The broker loses an event it had; its row in the outbox is published again later.
     Forget(Kind),
-    Handle { service: Service, kind: Kind, again: bool },
+    Handle {
+        service: Service,
+        kind: Kind,
+        again: bool,
+    },
     SetOut(Step),
-    SetOutAhead { step: Step, kind: Kind, again: bool },
+    SetOutAhead {
+        step: Step,
+        kind: Kind,
+        again: bool,
+    },
     GiveUp,
     /// The gateway does it or refuses, and is heard.
     Answer(Step, bool),
@@ -35,9 +45,12 @@ pub(crate) enum What {
     Record(Step, Option<Kind>),
     Crash(Step),
     /// Sabotage: unpublished events die with their process.
-    LoseUnpublished,
+    LoseUnpublished(Service),
     /// Sabotage: the broker was told first.
-    AckThenCrash { service: Service, kind: Kind },
+    AckThenCrash {
+        service: Service,
+        kind: Kind,
+    },
 }
 
 impl What {
@@ -62,7 +75,7 @@ impl What {
             | Self::AnswerLost(..)
             | Self::HoldUp(_)
             | Self::Crash(_)
-            | Self::LoseUnpublished
+            | Self::LoseUnpublished(_)
             | Self::AckThenCrash { .. } => false,
         }
     }
@@ -100,13 +113,15 @@ impl fmt::Display for What {
             Self::HoldUp(step) => {
                 write!(f, "the request to {} is held up on its way; payment stops waiting or crashes", step.as_str())
             }
-            Self::Arrive(step, done) => write!(f, "the request held up reaches the gateway, which {}", does(step, done)),
+            Self::Arrive(step, done) => {
+                write!(f, "the request held up reaches the gateway, which {}", does(step, done))
+            }
             Self::Record(step, None) => write!(f, "payment records the answer to {}", step.as_str()),
             Self::Record(step, Some(kind)) => {
                 write!(f, "payment handles {kind}, with the answer to {}", step.as_str())
             }
             Self::Crash(step) => write!(f, "payment crashes on its way to {}", step.as_str()),
-            Self::LoseUnpublished => f.write_str("a process crashes with its unpublished events"),
+            Self::LoseUnpublished(service) => write!(f, "{service} crashes after its commit and before it publishes"),
             Self::AckThenCrash { service, kind } => {
                 write!(f, "{service} acknowledges {kind} and crashes before its commit")
             }

@@ -79,7 +79,7 @@ impl Safeties {
 pub(crate) const ONE_ORDER: Scenario = Scenario {
     orders: 1,
     shelf: [1, 1],
-    calls: 3,
+    calls: 2,
     refusals: &[Step::Authorize, Step::Capture, Step::Void, Step::Refund],
     held_up: true,
     gives_up: true,

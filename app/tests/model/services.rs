@@ -39,6 +39,10 @@ pub(crate) enum Input {
     Event(Kind),
 }
 
+/// A request to the gateway, by number, and what was heard.
+pub(crate) type Answered = (u8, Heard);
+/// The state after a decision, and what is said.
+type Decided = (u8, Kinds);
 type Memo<K, V> = HashMap<K, V, Quick>;
 
 /// States are numbers here. Number 0 is "not known yet" everywhere.
@@ -48,8 +52,8 @@ pub(crate) struct Services {
     pub(crate) reservations: Numbered<Option<Reservation>>,
     pub(crate) requests: Numbered<Request>,
     safeties: Safeties,
-    order_decisions: Memo<(u8, Input), (u8, Kinds)>,
-    payment_decisions: Memo<(u8, Option<Kind>, Option<(u8, Heard)>), (u8, Kinds)>,
+    order_decisions: Memo<(u8, Input), Decided>,
+    payment_decisions: Memo<(u8, Option<Kind>, Option<Answered>), Decided>,
     stock_decisions: Memo<(u8, Kind, Shelf), (u8, Shelf, Kinds)>,
     due: Memo<(u8, Option<Kind>), Option<u8>>,
 }
@@ -70,7 +74,7 @@ impl Services {
     }
 
     /// One intent of the order service; what it publishes.
-    pub(crate) fn order(&mut self, order: u8, input: Input) -> (u8, Kinds) {
+    pub(crate) fn order(&mut self, order: u8, input: Input) -> Decided {
         if let Some(known) = self.order_decisions.get(&(order, input)) {
             return *known;
         }
@@ -102,7 +106,7 @@ impl Services {
     }
 
     /// One intent of the payment service: an event, an answer to a request, or both; what it publishes.
-    pub(crate) fn payment(&mut self, payment: u8, event: Option<Kind>, answer: Option<(u8, Heard)>) -> (u8, Kinds) {
+    pub(crate) fn payment(&mut self, payment: u8, event: Option<Kind>, answer: Option<Answered>) -> Decided {
         let key = (payment, event, answer);
         if let Some(known) = self.payment_decisions.get(&key) {
             return *known;
@@ -166,7 +170,8 @@ impl Services {
             Kind::Confirmed => inventory::domain::Step::Confirmed,
             _ => inventory::domain::Step::Cancelled,
         };
-        let on_shelf = |product: &ProductId| (0..PRODUCTS).find(|n| *product == product_id(*n)).map(|n| stock(shelf[n]));
+        let on_shelf =
+            |product: &ProductId| (0..PRODUCTS).find(|n| *product == product_id(*n)).map(|n| stock(shelf[n]));
         let mut decision = (reservation, shelf, Kinds::default());
         let decided = inventory::domain::decide(self.reservations.get(reservation).as_ref(), &step, on_shelf);
         let kept = |new: &Decision| self.safeties.inventory_tombstone || new.reservation.status != Status::Tombstone;
@@ -219,7 +224,8 @@ fn lines() -> Vec<Item> {
 }
 
 fn placed() -> OrderCreated {
-    let priced = |item: Item| PricedItem { product_id: item.product_id, quantity: item.quantity, unit_price_minor: None };
+    let priced =
+        |item: Item| PricedItem { product_id: item.product_id, quantity: item.quantity, unit_price_minor: None };
     OrderCreated {
         order_id: order_id(),
         customer_id: "customer".parse().unwrap(),

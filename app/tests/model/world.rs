@@ -11,7 +11,7 @@ use crate::kinds::{Kind, Kinds, Service};
 use crate::moves::{Move, What};
 use crate::promises;
 use crate::scenario::Scenario;
-use crate::services::{Input, PRODUCTS, Services, Shelf};
+use crate::services::{Answered, Input, PRODUCTS, Services, Shelf};
 
 /// Calls at the same time that a state has room for.
 const ROOM: usize = 3;
@@ -65,6 +65,7 @@ pub(crate) struct World {
     pub(crate) services: Services,
     pub(crate) ledgers: Numbered<Ledger>,
     calls: Numbered<Option<Call>>,
+    /// What came of asking, by ledger, request and willingness: the ledger after it, and what is heard.
     asked: HashMap<(u8, u8, bool), (u8, Heard), Quick>,
 }
 
@@ -100,7 +101,7 @@ impl World {
     }
 
     /// A service handles an event up to its commit, in payment with the answer of a call made ahead.
-    fn handle(&mut self, at: Place<'_>, service: Service, kind: Kind, answer: Option<(u8, Heard)>) -> State {
+    fn handle(&mut self, at: Place<'_>, service: Service, kind: Kind, answer: Option<Answered>) -> State {
         let mut after = *at.state;
         let mut life = at.life();
         let seen = &mut life.seen[service as usize];
@@ -137,19 +138,24 @@ impl World {
         }
     }
 
-    fn broker_moves(&mut self, at: Place<'_>, into: &mut Next) {
+    fn broker_moves(&self, at: Place<'_>, into: &mut Next) {
         let life = at.life();
         for kind in life.outbox.iter() {
-            at.to(What::Publish(kind), Life { outbox: life.outbox.without(kind), sent: life.sent.with(kind), ..life }, into);
+            let outbox = life.outbox.without(kind);
+            at.to(What::Publish(kind), Life { outbox, sent: life.sent.with(kind), ..life }, into);
+            if !self.scenario.safeties.outbox {
+                let service = kind.publisher();
+                let lost = life.outbox.iter().filter(|kind| kind.publisher() == service);
+                let outbox = lost.fold(life.outbox, Kinds::without);
+                at.to(What::LoseUnpublished(service), Life { outbox, ..life }, into);
+            }
         }
-        if self.scenario.outbox {
+        // What nobody kept cannot be published again.
+        if self.scenario.outbox && self.scenario.safeties.outbox {
             for kind in life.sent.iter() {
                 let outbox = life.outbox.with(kind);
                 at.to(What::Forget(kind), Life { outbox, sent: life.sent.without(kind), ..life }, into);
             }
-        }
-        if !self.scenario.safeties.outbox && !life.outbox.is_empty() {
-            at.to(What::LoseUnpublished, Life { outbox: Kinds::default(), ..life }, into);
         }
     }
 

@@ -44,6 +44,8 @@ pub enum Reason {
 }
 
 impl Reason {
+    pub const ALL: [Self; 4] = [Self::Undecodable, Self::Permanent, Self::AttemptsExhausted, Self::NeverAnswered];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Undecodable => "undecodable",
@@ -51,6 +53,16 @@ impl Reason {
             Self::AttemptsExhausted => "attempts_exhausted",
             Self::NeverAnswered => "never_answered",
         }
+    }
+}
+
+impl std::str::FromStr for Reason {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text).ok_or_else(|| {
+            format!("there is no such reason; it is one of {}", Self::ALL.map(Self::as_str).join(", "))
+        })
     }
 }
 

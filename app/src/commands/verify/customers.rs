@@ -74,7 +74,8 @@ impl Customers {
         broker_forgets: bool,
         give_up: CancellationToken,
     ) -> Result<Self, Failure> {
-        let http = millrace::http_client::http_client(PATIENCE, CONNECT_PATIENCE).map_err(|e| Failure::new(e.to_string()))?;
+        let http =
+            millrace::http_client::http_client(PATIENCE, CONNECT_PATIENCE).map_err(|e| Failure::new(e.to_string()))?;
         let options = async_nats::ConnectOptions::new().connection_timeout(PATIENCE).max_reconnects(None);
         let broker = options.connect(nats_url).await.map_err(|e| Failure::new(format!("a plain NATS client: {e}")))?;
         let deadline_ms = i64::try_from(deadline.as_millis()).unwrap_or(i64::MAX);
@@ -182,8 +183,7 @@ impl Customers {
 
     async fn place(&self, number: u32, key: &str, body: &Value, impatient: bool) -> Answer {
         for attempt in 0_u32.. {
-            let mut request =
-                self.http.post(format!("{}/orders", self.api)).header("Idempotency-Key", key).json(body);
+            let mut request = self.http.post(format!("{}/orders", self.api)).header("Idempotency-Key", key).json(body);
             if impatient && attempt == 0 {
                 request = request.timeout(Duration::from_millis(fastrand::u64(IMPATIENCE_MS)));
             }

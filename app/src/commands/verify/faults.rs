@@ -77,7 +77,8 @@ impl FromStr for Kinds {
             list => {
                 let find = |name: &str| Kind::ALL.into_iter().find(|kind| kind.name() == name.trim());
                 let kinds = list.split(',').map(|name| {
-                    find(name).ok_or_else(|| format!("{name:?} is no kind of fault; use all, none, or some of {}", known()))
+                    find(name)
+                        .ok_or_else(|| format!("{name:?} is no kind of fault; use all, none, or some of {}", known()))
                 });
                 kinds.collect::<Result<_, _>>().map(Self)
             }
@@ -117,17 +118,41 @@ impl fmt::Display for Link {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Injection {
     /// SIGKILL, and start again after `down`.
-    Kill { service: Role, down: Duration },
-    KillNats { down: Duration },
-    KillPostgres { down: Duration },
+    Kill {
+        service: Role,
+        down: Duration,
+    },
+    KillNats {
+        down: Duration,
+    },
+    KillPostgres {
+        down: Duration,
+    },
     /// SIGSTOP, and SIGCONT after `during`.
-    Pause { service: Role, during: Duration },
-    PauseNats { during: Duration },
-    Network { link: Link, fault: Fault, during: Duration },
-    Gateway { mode: Behaviour, during: Duration },
-    Mail { mode: Behaviour, during: Duration },
+    Pause {
+        service: Role,
+        during: Duration,
+    },
+    PauseNats {
+        during: Duration,
+    },
+    Network {
+        link: Link,
+        fault: Fault,
+        during: Duration,
+    },
+    Gateway {
+        mode: Behaviour,
+        during: Duration,
+    },
+    Mail {
+        mode: Behaviour,
+        during: Duration,
+    },
     /// What NATS stored in the last `rewind` before it was killed is gone.
-    PowerLoss { rewind: Duration },
+    PowerLoss {
+        rewind: Duration,
+    },
 }
 
 /// What is broken by an injection; two at once would undo each other.
@@ -320,14 +345,13 @@ mod tests {
 
     #[test]
     fn within_a_minute_every_service_is_killed_and_stopped_and_every_wire_is_bad() {
-        let names: BTreeSet<_> = plan(7, 60, "all").iter().map(|planned| format!("{:?}", planned.what.target())).collect();
+        let names: BTreeSet<_> =
+            plan(7, 60, "all").iter().map(|planned| format!("{:?}", planned.what.target())).collect();
         assert_eq!(names.len(), VICTIMS.len() + links(Backend::Postgres).len() + 4, "{names:?}");
     }
 
     #[test]
     fn nothing_is_broken_while_it_is_broken() {
-        let planned = plan(3, 300, "all,power-loss".trim_start_matches("all,"));
-        assert!(!planned.is_empty());
         for seed in 0..20 {
             let planned = plan(seed, 120, "kill,pause,kill-nats,pause-nats,network,power-loss");
             for (n, one) in planned.iter().enumerate() {

@@ -137,18 +137,22 @@ impl Fleet {
             setup::SHORTENED.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
         settings.extend([
             ("ops.listen", places.ops.get(role.name()).map(ToString::to_string).unwrap_or_default()),
-            ("nats.url", format!("nats://{}", wire(Link::Nats(role)))),
             ("http.listen", places.api.to_string()),
-            ("payment.gateway.url", format!("http://{}", wire(Link::Gateway))),
-            ("notification.email.url", format!("smtp://{}", wire(Link::Smtp))),
-            ("notification.sms.url", format!("http://{}", wire(Link::Sms))),
             ("simulators.gateway_listen", places.gateway.to_string()),
             ("simulators.smtp_listen", places.smtp.to_string()),
             ("simulators.mail_listen", places.mail.to_string()),
             ("simulators.sms_listen", places.sms.to_string()),
-            ("database.url", self.database_behind_wire(role)),
             ("telemetry.log_filter", "info,async_nats=off".into()),
         ]);
+        if role != Role::Simulators {
+            settings.extend([
+                ("nats.url", format!("nats://{}", wire(Link::Nats(role)))),
+                ("database.url", self.database_behind_wire(role)),
+                ("payment.gateway.url", format!("http://{}", wire(Link::Gateway))),
+                ("notification.email.url", format!("smtp://{}", wire(Link::Smtp))),
+                ("notification.sms.url", format!("http://{}", wire(Link::Sms))),
+            ]);
+        }
         settings.into_iter().map(|(name, value)| (setup::variable(name), value)).collect()
     }
 
@@ -214,7 +218,8 @@ impl Fleet {
         let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for role in Role::ALL {
             let log = self.folder.join("logs").join(format!("{}.log", role.name()));
-            let text = std::fs::read(&log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+            let text =
+                std::fs::read(&log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
             let panics = text.lines().filter(|line| line.contains("panicked")).take(3);
             problems.extend(panics.map(|line| format!("{}: {line}", role.name())));
         }

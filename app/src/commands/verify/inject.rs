@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use millrace::local::LocalError;
 use millrace::local::proxy::Fault;
+use millrace::local::{NatsServer, Postgres};
 use serde_json::json;
 use simulators::control::Behaviour;
 use tokio::task::JoinSet;
@@ -18,6 +18,7 @@ use super::fleet::Fleet;
 
 /// A server that was killed may find its port or files still in use for a moment.
 const START_ATTEMPTS: u32 = 5;
+const START_PAUSE: Duration = Duration::from_millis(200);
 
 /// Whoever breaks things.
 pub struct Injector {
@@ -72,7 +73,7 @@ impl Injector {
                 let mut nats = fleet.nats.lock().await;
                 nats.kill().await;
                 sleep(down).await;
-                started_again(async || nats.start().await).await
+                nats_again(&mut nats).await
             }
             Injection::PauseNats { during } => {
                 let mut nats = fleet.nats.lock().await;
@@ -85,7 +86,7 @@ impl Injector {
                 Some(postgres) => {
                     postgres.kill().await;
                     sleep(down).await;
-                    started_again(async || postgres.start().await).await
+                    postgres_again(postgres).await
                 }
                 None => None,
             },
@@ -112,7 +113,8 @@ impl Injector {
     }
 
     async fn switch(&self, address: &str, mode: Behaviour) -> Result<(), String> {
-        let request = self.http.put(format!("http://{address}/_control/mode")).json(&json!({ "mode": mode_name(mode) }));
+        let request =
+            self.http.put(format!("http://{address}/_control/mode")).json(&json!({ "mode": mode_name(mode) }));
         let answer = request.send().await.and_then(reqwest::Response::error_for_status);
         answer.map(drop).map_err(|e| e.to_string())
     }
@@ -136,7 +138,7 @@ impl Injector {
         nats.kill().await;
         let swapped = std::fs::remove_dir_all(&store).and_then(|()| std::fs::rename(&copy, &store));
         let failed = swapped.err().map(|e| format!("the store could not be rolled back: {e}"));
-        failed.or(started_again(async || nats.start().await).await)
+        failed.or(nats_again(&mut nats).await)
     }
 
     /// Makes sure that nothing is broken any more.
@@ -155,14 +157,26 @@ impl Injector {
     }
 }
 
-async fn started_again(mut start: impl AsyncFnMut() -> Result<(), LocalError>) -> Option<String> {
+async fn nats_again(server: &mut NatsServer) -> Option<String> {
     let mut reason = None;
     for attempt in 1..=START_ATTEMPTS {
-        match start().await {
+        match server.start().await {
             Ok(()) => return None,
             Err(error) => reason = Some(error.to_string()),
         }
-        sleep(Duration::from_millis(200) * attempt).await;
+        sleep(START_PAUSE * attempt).await;
+    }
+    reason
+}
+
+async fn postgres_again(server: &mut Postgres) -> Option<String> {
+    let mut reason = None;
+    for attempt in 1..=START_ATTEMPTS {
+        match server.start().await {
+            Ok(()) => return None,
+            Err(error) => reason = Some(error.to_string()),
+        }
+        sleep(START_PAUSE * attempt).await;
     }
     reason
 }

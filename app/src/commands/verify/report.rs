@@ -86,12 +86,23 @@ fn known_of(order: &Id, evidence: &Evidence) -> Vec<String> {
     if let Some(row) = evidence.orders.get(order) {
         known.push(format!("order database: {row:?}"));
     }
-    known.push(format!("payment: {:?}, reservation: {:?}", evidence.payments.get(order), evidence.reservations.get(order)));
-    known.extend(evidence.charges.iter().filter(|charge| charge.order.as_ref() == Some(order)).map(|c| format!("gateway: {c:?}")));
+    known.push(format!(
+        "payment: {:?}, reservation: {:?}",
+        evidence.payments.get(order),
+        evidence.reservations.get(order)
+    ));
+    known.extend(
+        evidence
+            .charges
+            .iter()
+            .filter(|charge| charge.order.as_ref() == Some(order))
+            .map(|c| format!("gateway: {c:?}")),
+    );
     let mails = evidence.mails.iter().filter(|(id, _)| id.starts_with(order.as_str()));
     known.extend(mails.map(|(id, count)| format!("mail: {id}, {count} times")));
     let timeline = evidence.timelines.get(order).map(Vec::as_slice).unwrap_or_default();
-    let mut messages: Vec<_> = evidence.messages.iter().filter(|message| message.order.as_ref() == Some(order)).collect();
+    let mut messages: Vec<_> =
+        evidence.messages.iter().filter(|message| message.order.as_ref() == Some(order)).collect();
     messages.sort_by(|a, b| a.at.cmp(&b.at));
     for message in messages {
         let event = message.event_id.clone().unwrap_or_default();
@@ -158,7 +169,9 @@ impl Report {
         let Requests { accepted, sent, unanswered, busy, replayed } = &self.requests;
         output::line(&format!(
             "{accepted} of {} orders accepted in {:.1} s ({:.0}/s); {sent} requests, {unanswered} without an answer, {busy} told to come again, {replayed} recognised as repeated",
-            self.orders, self.placing.as_secs_f64(), self.rate()
+            self.orders,
+            self.placing.as_secs_f64(),
+            self.rate()
         ));
         output::line(&format!(
             "Settled {:.1} s after the last order and fault; {:.1} s in all, on {}.",
@@ -193,8 +206,7 @@ impl Report {
                 "remarks": finding.remarks,
             })
         };
-        let example =
-            |one: &Example| json!({ "invariant": one.invariant, "order_id": one.order, "known": one.known });
+        let example = |one: &Example| json!({ "invariant": one.invariant, "order_id": one.order, "known": one.known });
         json!({
             "passed": self.passed(),
             "seed": self.seed,

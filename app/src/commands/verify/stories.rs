@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use contracts::{Currency, Money, ProductId};
 use contracts::catalog::Product;
+use contracts::{Currency, Money, ProductId};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -99,7 +99,9 @@ fn story(rng: &mut fastrand::Rng, number: u32, wares: &[Ware]) -> Story {
             goods: rng.bool(),
             twice: rng.u32(0..4) == 0,
         },
-        false => Way::Http { copies: if rng.u32(0..100) < 15 { rng.usize(2..=3) } else { 1 }, later: rng.u32(0..100) < 10 },
+        false => {
+            Way::Http { copies: if rng.u32(0..100) < 15 { rng.usize(2..=3) } else { 1 }, later: rng.u32(0..100) < 10 }
+        }
     };
     let items = if matches!(way, Way::Foreign { goods: false, .. }) { Vec::new() } else { items(rng) };
     let price = |id: &str| wares.iter().find(|ware| ware.id == id).map_or(0, |ware| ware.price);

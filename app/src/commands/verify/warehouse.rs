@@ -25,7 +25,8 @@ pub async fn watch(
 ) -> Samples {
     let mut samples = Samples::default();
     while !stop.is_cancelled() {
-        let asked = request_json(connection, subjects::INVENTORY_STOCK, &StockQuery::default(), PATIENCE);
+        let all = StockQuery::default();
+        let asked = request_json(connection, subjects::INVENTORY_STOCK, &all, PATIENCE);
         // An inventory that is being killed does not answer; that is not what is looked for here.
         let answer: Option<StockLevels> = asked.await.ok();
         for level in answer.into_iter().flat_map(|levels| levels.levels) {
@@ -47,7 +48,10 @@ fn wrong(level: &StockLevel, opening: &BTreeMap<String, i64>, adjustments: &[(St
     let adjusted: i64 = adjustments.iter().filter(|(id, _)| id == product).map(|(_, units)| units).sum();
     let negative = level.available < 0 || level.reserved < 0 || level.committed < 0;
     (negative || ![*opening, opening + adjusted].contains(&total)).then(|| {
-        format!("{product}: {} available, {} held, {} sold of {opening} (+ {adjusted})", level.available, level.reserved, level.committed)
+        format!(
+            "{product}: {} available, {} held, {} sold of {opening} (+ {adjusted})",
+            level.available, level.reserved, level.committed
+        )
     })
 }
 

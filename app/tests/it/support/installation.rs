@@ -148,7 +148,11 @@ impl Installation {
 
     /// What a process says about its readiness: the status and the text.
     pub(crate) async fn readiness(&self, name: &str) -> Result<(u16, String), String> {
-        self.shop.fetch(&format!("http://127.0.0.1:{}/readyz", self.ops[name])).await
+        self.shop.fetch(&self.readiness_url(name)).await
+    }
+
+    pub(crate) fn readiness_url(&self, name: &str) -> String {
+        format!("http://127.0.0.1:{}/readyz", self.ops[name])
     }
 
     /// Puts products on sale.

@@ -107,6 +107,12 @@ impl Shop {
     }
 }
 
+impl From<(&str, i64)> for Accepted {
+    fn from((order_id, total_minor): (&str, i64)) -> Self {
+        Self { order_id: order_id.to_owned(), total_minor }
+    }
+}
+
 impl Accepted {
     pub(crate) async fn of(answer: Response) -> Result<Self, String> {
         let receipt: Value = answer.json().await.map_err(|e| e.to_string())?;

@@ -117,7 +117,12 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, upstream: SocketAddr, watching: watch::Receiver<InForce>, end: CancellationToken) {
+async fn accept(
+    listener: TcpListener,
+    upstream: SocketAddr,
+    watching: watch::Receiver<InForce>,
+    end: CancellationToken,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,

@@ -54,7 +54,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             log_format: LogFormat::Human,
-            log_filter: "info,async_nats=warn".into(),
+            log_filter: "info,async_nats=off".into(),
             log_to: LogTarget::Stdout,
             log_file: None,
             otlp_endpoint: None,

@@ -9,6 +9,7 @@ mod things;
 
 mod connection;
 mod consumer;
+mod dead_letters;
 mod kit;
 mod outbox;
 mod request_reply;

@@ -14,7 +14,8 @@ pub(super) fn check(evidence: &Evidence, index: &Index<'_>) -> Finding {
     }
     for (id, order) in &evidence.orders {
         let known = index.wishes.contains_key(id);
-        let stray = (!known).then(|| format!("is in the order database ({}) and nobody was told of it", order.customer));
+        let stray =
+            (!known).then(|| format!("is in the order database ({}) and nobody was told of it", order.customer));
         finding.look(Some(id), stray);
     }
     let mut customers: BTreeMap<&str, Vec<&Id>> = BTreeMap::new();

@@ -6,7 +6,8 @@ use crate::commands::verify::evidence::Evidence;
 /// I4: one confirmation for each confirmed order, none for a cancelled one. A mail that came twice is counted apart: it
 /// carries the same Message-ID, so that it is shown once.
 pub(super) fn check(evidence: &Evidence, index: &Index<'_>) -> Finding {
-    let mut finding = Finding::new("I4", "one confirmation per confirmed order with an address, none for cancelled ones");
+    let mut finding =
+        Finding::new("I4", "one confirmation per confirmed order with an address, none for cancelled ones");
     let mut expected = BTreeSet::new();
     for (id, wish) in &index.wishes {
         let Some(order) = evidence.orders.get(*id) else { continue };

@@ -75,7 +75,10 @@ impl<'a> Index<'a> {
     fn of(evidence: &'a Evidence) -> Self {
         let wishes = evidence.wishes.iter().flat_map(|wish| wish.accepted.iter().map(move |id| (id, wish))).collect();
         let mut messages: BTreeMap<&Id, Vec<&Message>> = BTreeMap::new();
-        for message in &evidence.messages {
+        // What nobody can read names no order either.
+        for message in
+            evidence.messages.iter().filter(|message| message.event_id.is_some() || !message.is_older_version())
+        {
             if let Some(order) = &message.order {
                 messages.entry(order).or_default().push(message);
             }

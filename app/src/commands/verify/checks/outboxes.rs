@@ -6,7 +6,8 @@ use crate::commands::verify::evidence::{Consumer, Evidence, Message};
 /// I7: nothing is left to publish or to handle, what was published was committed first, and each consumer handled each
 /// of its events once.
 pub(super) fn check(evidence: &Evidence) -> Finding {
-    let mut finding = Finding::new("I7", "outboxes are empty, every event is on its stream and was handled once by each");
+    let mut finding =
+        Finding::new("I7", "outboxes are empty, every event is on its stream and was handled once by each");
     let stored: BTreeMap<&str, &Message> =
         evidence.messages.iter().filter_map(|message| Some((message.message_id.as_deref()?, message))).collect();
     let mut committed = BTreeSet::new();

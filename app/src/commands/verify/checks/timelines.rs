@@ -32,7 +32,10 @@ fn compare(messages: &[&Message], timeline: &[Entry]) -> Vec<String> {
         match events.get_mut(entry.event_id.as_str()) {
             None => wrong.push(format!("{} {} is on the timeline and on no stream", entry.event_type, entry.event_id)),
             Some((event_type, _)) if *event_type != entry.event_type => {
-                wrong.push(format!("{} is {event_type} on its stream and {} on the timeline", entry.event_id, entry.event_type));
+                wrong.push(format!(
+                    "{} is {event_type} on its stream and {} on the timeline",
+                    entry.event_id, entry.event_type
+                ));
             }
             Some((_, shown)) => *shown += 1,
         }

@@ -37,7 +37,13 @@ pub async fn dead_letters(connection: &Connection) -> Result<Vec<Letter>, String
                 error: letter.errors.join(": "),
                 body,
             },
-            None => Letter { seq, subject: message.subject.to_string(), reason: "unreadable".into(), body, ..Letter::default() },
+            None => Letter {
+                seq,
+                subject: message.subject.to_string(),
+                reason: "unreadable".into(),
+                body,
+                ..Letter::default()
+            },
         });
     })
     .await?;

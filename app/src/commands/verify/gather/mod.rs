@@ -55,9 +55,17 @@ impl Gatherer {
     /// What is still going on; nothing when everything has settled.
     pub async fn unsettled(&self) -> Result<Vec<String>, String> {
         const OPEN: [(&str, &str, &str); 8] = [
-            ("order", "orders without an end", "select count(*) from orders where status not in ('confirmed', 'cancelled')"),
+            (
+                "order",
+                "orders without an end",
+                "select count(*) from orders where status not in ('confirmed', 'cancelled')",
+            ),
             ("payment", "payments with a step due", "select count(*) from payments where due_at is not null"),
-            ("inventory", "reservations that are held", "select count(*) from reservations where status in ('held', 'expected')"),
+            (
+                "inventory",
+                "reservations that are held",
+                "select count(*) from reservations where status in ('held', 'expected')",
+            ),
             ("notification", "notices to be sent", "select count(*) from deliveries where status = 'due'"),
             ("order", "rows in the outbox of order", UNPUBLISHED),
             ("payment", "rows in the outbox of payment", UNPUBLISHED),
@@ -100,7 +108,10 @@ impl Gatherer {
 
     async fn orders(&self, evidence: &mut Evidence) -> Result<(), String> {
         let rows = self
-            .rows("order", "select order_id, customer_id, status, cancel_reason, total_minor, accepted_at, ended_at from orders")
+            .rows(
+                "order",
+                "select order_id, customer_id, status, cancel_reason, total_minor, accepted_at, ended_at from orders",
+            )
             .await?;
         let order = |row: &Row| OrderRow {
             customer: text(row, 1),
