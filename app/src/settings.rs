@@ -146,7 +146,8 @@ pub fn load(file: Option<&Path>, set: &[String]) -> Result<Loaded<Settings>, Fai
     }
     loader.load::<Settings>().map_err(|error| {
         let code = millrace::codes::Coded::code(&error).map(str::to_owned);
-        let failure = Failure::new(error.to_string()).remedy("millrace --dump-config shows all names and values").usage();
+        let failure =
+            Failure::new(error.to_string()).remedy("millrace --dump-config shows all names and values").usage();
         code.into_iter().fold(failure, Failure::code)
     })
 }
@@ -249,7 +250,12 @@ impl Validate for Settings {
             ("topology.max_ack_pending", self.topology.max_ack_pending as usize, 1, 1_000_000),
         ];
         for (setting, value, least, most) in counts {
-            need((least..=most).contains(&value), setting, value.to_string(), &format!("a number from {least} to {most}"));
+            need(
+                (least..=most).contains(&value),
+                setting,
+                value.to_string(),
+                &format!("a number from {least} to {most}"),
+            );
         }
         let durations = [
             ("database.connect_timeout", self.database.connect_timeout),
@@ -289,7 +295,12 @@ impl Validate for Settings {
             "a second or more",
         );
         for text in &self.contracts.retired {
-            need(parse_retired(text).is_some(), "contracts.retired", text.clone(), "a list such as [\"orders.created v1\"]");
+            need(
+                parse_retired(text).is_some(),
+                "contracts.retired",
+                text.clone(),
+                "a list such as [\"orders.created v1\"]",
+            );
         }
         for section in [
             self.order.check("order"),
@@ -326,7 +337,11 @@ mod tests {
         same("telemetry", &written.telemetry, &telemetry::Settings::default());
         same("order", &written.order, &order::Settings::default());
         same("payment", &written.payment, &payment::Settings::default());
-        same("payment.gateway.secret_key", &written.payment.gateway.secret_key, &payment::Settings::default().gateway.secret_key);
+        same(
+            "payment.gateway.secret_key",
+            &written.payment.gateway.secret_key,
+            &payment::Settings::default().gateway.secret_key,
+        );
         same("inventory", &written.inventory, &inventory::Settings::default());
         same("notification", &written.notification, &notification::Settings::default());
         same("shared limits of services", &written.kit(), &kit);
@@ -342,7 +357,8 @@ mod tests {
             .map(|setting| setting.name)
             .collect();
         let nats = serde_json::to_value(NatsSettings::default()).unwrap();
-        let mut fields: BTreeSet<String> = nats.as_object().unwrap().keys().map(|name| format!("nats.{name}")).collect();
+        let mut fields: BTreeSet<String> =
+            nats.as_object().unwrap().keys().map(|name| format!("nats.{name}")).collect();
         fields.extend(fields_of(&format!("{:#?}", defaults())));
         assert_eq!(fields.difference(&named).collect::<Vec<_>>(), Vec::<&String>::new(), "not in the default TOML");
         assert_eq!(named.difference(&fields).collect::<Vec<_>>(), Vec::<&String>::new(), "in no settings struct");

@@ -34,6 +34,7 @@ use std::time::{Duration, Instant};
 
 use millrace::config::HumanDuration;
 use millrace::telemetry;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::customers::Customers;
@@ -141,6 +142,10 @@ impl Plan {
             let wrong = Failure::new(format!("{orders} orders cannot be placed"));
             return Err(wrong.remedy(format!("1 to {MAX_ORDERS}: --orders, or --duration times --rate")).usage());
         }
+        if args.backend == Backend::Sqlite && args.faults.0 == [Kind::KillPostgres] {
+            let wrong = Failure::new("--faults kill-postgres breaks nothing on SQLite, which has no server");
+            return Err(wrong.remedy("--backend postgres").usage());
+        }
         let every = Duration::from_secs_f64(1.0 / args.rate).max(SHORTEST.mul_f64(f64::from(orders).recip()));
         Ok(Self {
             seed: args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000_000)),
@@ -150,6 +155,16 @@ impl Plan {
             kinds: args.faults.clone(),
             backend: args.backend,
         })
+    }
+
+    /// The command that does the same again. How far it gets between two faults is up to the machine.
+    fn command(&self) -> String {
+        let Self { seed, orders, every, kinds, backend, .. } = self;
+        let rate = every.as_secs_f64().recip();
+        format!(
+            "millrace verify --seed {seed} --orders {orders} --rate {rate} --backend {} --faults {kinds}",
+            backend.name()
+        )
     }
 }
 
@@ -164,10 +179,32 @@ pub async fn run(context: Context, args: Args) -> CommandResult {
     if !quiet {
         introduce(&plan, &folder);
     }
-    let outcome = tokio::select! {
-        outcome = perform(&plan, &folder, quiet) => outcome,
-        // Everything that was started ends with this process.
-        () = shutdown.cancelled() => Err(Failure { exit: EXIT_INTERRUPTED, ..Failure::new("interrupted") }),
+    let phase = watch::channel("starting").0;
+    let say = move |text: &str| {
+        if !quiet {
+            output::note(text);
+        }
+    };
+    say("Starting nats-server, the services and the simulators.");
+    let interrupted = || Failure { exit: EXIT_INTERRUPTED, ..Failure::new("interrupted") };
+    let fleet = tokio::select! {
+        fleet = Fleet::start(plan.backend, &folder, say) => fleet.map(Arc::new),
+        () = shutdown.cancelled() => return Err(interrupted()),
+    };
+    let outcome = match &fleet {
+        Ok(fleet) => {
+            let outcome = tokio::select! {
+                outcome = perform(&plan, &folder, fleet, &phase, quiet) => outcome,
+                () = shutdown.cancelled() => Err(interrupted()),
+            };
+            // Whatever came of it: what still runs would write into a folder that is being removed.
+            let stopped = if outcome.is_ok() { fleet.stop().await } else { fleet.kill().await };
+            outcome.map(|mut report| {
+                report.problems.extend(stopped);
+                report
+            })
+        }
+        Err(failure) => Err(failure.clone()),
     };
     guard.shutdown().await;
     let mut report = match outcome {
@@ -202,20 +239,19 @@ fn introduce(plan: &Plan, folder: &Folder) {
 }
 
 /// Starts everything, lets it happen, waits until it is over, and looks.
-async fn perform(plan: &Plan, folder: &Folder, quiet: bool) -> Result<Report, Failure> {
-    let say = move |text: &str| {
-        if !quiet {
-            output::note(text);
-        }
-    };
-    say("Starting nats-server, the services and the simulators.");
-    let fleet = Arc::new(Fleet::start(plan.backend, folder, say).await?);
+async fn perform(
+    plan: &Plan,
+    folder: &Folder,
+    fleet: &Arc<Fleet>,
+    phase: &watch::Sender<&'static str>,
+    quiet: bool,
+) -> Result<Report, Failure> {
     let mut settings = setup::settings()?;
     settings.nats.url = fleet.nats_url.clone();
     let connection = stack::connect(&settings, "verify").await?;
-    let gatherer = Arc::new(Gatherer::new(&fleet, connection.clone()).map_err(Failure::new)?);
+    let gatherer = Arc::new(Gatherer::new(fleet, connection.clone()).map_err(Failure::new)?);
     let wares = stories::wares(plan.orders);
-    stock_up(&connection, &fleet, &wares).await?;
+    stock_up(&connection, fleet, &wares).await?;
 
     let http = millrace::http_client::http_client(Duration::from_secs(5), Duration::from_secs(5))
         .map_err(|e| Failure::new(e.to_string()))?;
@@ -226,7 +262,7 @@ async fn perform(plan: &Plan, folder: &Folder, quiet: bool) -> Result<Report, Fa
     let deadline = settings.order.deadline.get();
     let customers = Customers::new(api, &fleet.nats_url, plan.seed, deadline, forgets, give_up.clone()).await?;
     let customers = Arc::new(customers);
-    let watched = || Watched {
+    let watched = Watched {
         orders: plan.orders,
         customers: customers.clone(),
         injector: injector.clone(),
@@ -234,11 +270,14 @@ async fn perform(plan: &Plan, folder: &Folder, quiet: bool) -> Result<Report, Fa
     };
 
     let over = CancellationToken::new();
+    // Also when this is dropped half-way.
+    let _over = over.clone().drop_guard();
+    phase.send_replace("breaking");
     let watching = tokio::spawn({
         let (fleet, over) = (fleet.clone(), over.clone());
         async move { fleet.watch(over).await }
     });
-    let telling = tokio::spawn(progress::tell(watched(), "breaking", quiet, over.child_token()));
+    let telling = tokio::spawn(progress::tell(watched, phase.subscribe(), quiet, over.clone()));
     let opening: BTreeMap<String, i64> = wares.iter().map(|ware| (ware.id.clone(), ware.opening)).collect();
     let mut evidence = Evidence { opening, adjustments: stories::deliveries(plan.orders), ..Evidence::default() };
     let sampling = tokio::spawn({
@@ -280,16 +319,15 @@ async fn perform(plan: &Plan, folder: &Folder, quiet: bool) -> Result<Report, Fa
     unbooked.into_iter().for_each(|what| fleet.problem(what));
 
     // Until it is over.
-    say("No more orders and faults; waiting until nothing is going on any more.");
+    phase.send_replace("settling");
     let settling = Instant::now();
-    let unsettled = settle(&gatherer).await;
+    let unsettled = settle(&gatherer, forgets).await;
     let settling = settling.elapsed();
     over.cancel();
     let _ = tokio::join!(telling, watching);
     evidence.samples = sampling.await.unwrap_or_else(|_| Samples::default());
 
     // And what it left behind.
-    say("Checking.");
     gatherer.gather(&mut evidence).await.map_err(Failure::new)?;
     let log: String = customers.log().iter().map(|answer| format!("{answer}\n")).collect();
     let _ = std::fs::write(folder.path().join("answers.jsonl"), log);
@@ -297,6 +335,7 @@ async fn perform(plan: &Plan, folder: &Folder, quiet: bool) -> Result<Report, Fa
     let report = Report {
         seed: plan.seed,
         backend: plan.backend,
+        again: plan.command(),
         orders: plan.orders,
         placing,
         settling,
@@ -310,10 +349,6 @@ async fn perform(plan: &Plan, folder: &Folder, quiet: bool) -> Result<Report, Fa
         folder: None,
     };
     let _ = connection.close(Duration::from_secs(1)).await;
-    drop((customers, injector, gatherer));
-    if let Ok(fleet) = Arc::try_unwrap(fleet) {
-        fleet.stop().await;
-    }
     Ok(report)
 }
 
@@ -341,19 +376,21 @@ async fn stock_up(connection: &millrace::connection::Connection, fleet: &Fleet, 
 }
 
 /// Waits until nothing is going on; what still is when there is no more time.
-async fn settle(gatherer: &Gatherer) -> Vec<String> {
+async fn settle(gatherer: &Gatherer, broker_forgets: bool) -> Vec<String> {
     let deadline = Instant::now() + SETTLE_LIMIT;
-    let mut quiet_before = false;
+    // More than once, because what moves from one to the next is in neither for a moment; and longer where somebody has
+    // to find out first that the broker has forgotten something.
+    let enough = if broker_forgets { 8 } else { 2 };
+    let mut quiet = 0;
     loop {
         let open = gatherer.unsettled().await.unwrap_or_else(|reason| vec![reason]);
-        // Twice, because what moves from one to the next is in neither for a moment.
-        if open.is_empty() && quiet_before {
+        quiet = if open.is_empty() { quiet + 1 } else { 0 };
+        if quiet >= enough {
             return Vec::new();
         }
         if Instant::now() >= deadline {
             return open;
         }
-        quiet_before = open.is_empty();
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

@@ -49,7 +49,10 @@ async fn a_wrong_setting_stops_the_start_with_its_name_its_value_and_what_would_
         (&[("MILLRACE_TELEMETRY_LOG_FORMAT", "xml")], &["telemetry.log_format is \"xml\"", "\"human\" or \"json\""]),
         (&[("MILLRACE_TELEMETRY_OTLP_SAMPLE_RATIO", "7")], &["telemetry.otlp_sample_ratio is 7", "0.0 to 1.0"]),
         (&[("MILLRACE_TELEMETRY_LOG_FILTER", "=,=!")], &["telemetry.log_filter is \"=,=!\"", "\"info\""]),
-        (&[("MILLRACE_TELEMETRY_OTLP_ENDPOINT", "here")], &["telemetry.otlp_endpoint is here", "http://localhost:4318"]),
+        (
+            &[("MILLRACE_TELEMETRY_OTLP_ENDPOINT", "here")],
+            &["telemetry.otlp_endpoint is here", "http://localhost:4318"],
+        ),
     ];
     for (variables, said) in cases {
         let ran = run(variables, &["serve", "notification"]).await;
@@ -78,7 +81,9 @@ async fn everything_wrong_is_said_at_once_wherever_it_was_set_and_without_secret
     // What the types alone do not say is looked at when all could be read.
     std::fs::write(folder.path().join("millrace.toml"), "[order]\nmax_items = 0\n").unwrap();
     let ran = run_in(&folder, &variables, &["serve", "payment"]).await;
-    for part in ["order.max_items is 0", "millrace.toml, line 2", "database.url is mysql://***@db/shop", "nats.user is not set"] {
+    for part in
+        ["order.max_items is 0", "millrace.toml, line 2", "database.url is mysql://***@db/shop", "nats.user is not set"]
+    {
         assert!(ran.stderr.contains(part), "{part:?} is missing: {ran}");
     }
     assert!(!format!("{error}{ran}").contains("hunter2"), "{ran}");
@@ -100,8 +105,14 @@ async fn a_taken_port_is_named_with_the_setting_that_moves_it() {
     let address = taken.local_addr().unwrap().to_string();
     // Every other port may be any, so that nothing else can be taken.
     let any = |but: &str| {
-        ["http.listen", "ops.listen", "simulators.gateway_listen", "simulators.smtp_listen", "simulators.mail_listen",
-            "simulators.sms_listen"]
+        [
+            "http.listen",
+            "ops.listen",
+            "simulators.gateway_listen",
+            "simulators.smtp_listen",
+            "simulators.mail_listen",
+            "simulators.sms_listen",
+        ]
         .map(|name| format!("{name}={}", if name == but { address.as_str() } else { "127.0.0.1:0" }))
     };
     for (setting, service) in [
@@ -180,7 +191,8 @@ async fn every_command_prints_json_and_tells_the_outcome_by_its_exit_code() {
         ran
     };
 
-    let order = ["orders", "place", "mug=2", "kettle", "--email", "a@example.org", "--idempotency-key", "k1", "--url", &url];
+    let order =
+        ["orders", "place", "mug=2", "kettle", "--email", "a@example.org", "--idempotency-key", "k1", "--url", &url];
     let placed = ok(&order).await.json();
     assert_eq!(placed["total"], json!({ "minor": 6099, "currency": "EUR" }));
     assert_eq!(ok(&order).await.json(), placed, "the same key is the same order");
@@ -239,7 +251,8 @@ async fn without_any_server_a_command_says_what_is_missing_and_how_to_get_it() {
     assert!(orders.code == 1 && orders.stderr.contains("127.0.0.1:9"), "{orders}");
     let checks = run(&nowhere, &["--json", "doctor"]).await;
     assert_eq!(checks.code, 1, "{checks}");
-    let failed: Vec<Value> = checks.json()["checks"].as_array().unwrap().iter().filter(|c| c["ok"] == false).cloned().collect();
+    let failed: Vec<Value> =
+        checks.json()["checks"].as_array().unwrap().iter().filter(|c| c["ok"] == false).cloned().collect();
     assert!(failed.iter().any(|check| check["name"] == "NATS"), "{failed:?}");
     assert!(failed.iter().all(|check| !check["remedy"].as_str().unwrap().is_empty()), "{failed:?}");
 }
@@ -249,7 +262,8 @@ async fn an_output_that_nobody_reads_to_its_end_is_no_failure_to_complain_about(
     let binary = env!("CARGO_BIN_EXE_millrace");
     let script = format!("MILLRACE_TEST_LOGS= {binary} --dump-config | head -n 1");
     let piped = async || {
-        let output = tokio::process::Command::new("sh").args(["-c", &script]).output().await.map_err(|e| e.to_string())?;
+        let output =
+            tokio::process::Command::new("sh").args(["-c", &script]).output().await.map_err(|e| e.to_string())?;
         Ok::<_, String>((output.stdout, String::from_utf8_lossy(&output.stderr).into_owned()))
     };
     let (_, stderr) = eventually(PATIENCE, piped, "the pipe to end").await;

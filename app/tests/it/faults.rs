@@ -39,7 +39,11 @@ async fn without_its_database_the_api_says_503_does_nothing_and_recovers_by_itse
         // Refused with 503 means: the same request may be sent again.
         let again = || async {
             let answer = shop.attempt(&order(n), &format!("during-the-outage-{n}")).await.map_err(|e| e.to_string())?;
-            if answer.status() == StatusCode::ACCEPTED { Accepted::of(answer).await } else { Err(answer.status().to_string()) }
+            if answer.status() == StatusCode::ACCEPTED {
+                Accepted::of(answer).await
+            } else {
+                Err(answer.status().to_string())
+            }
         };
         accepted.push(eventually(PATIENCE, again, "a refused order to be accepted").await);
     }

@@ -4,6 +4,7 @@
 
 mod cli;
 mod crash;
+mod dead_letters;
 mod demo;
 mod faults;
 mod support;

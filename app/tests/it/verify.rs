@@ -74,6 +74,7 @@ async fn a_command_line_that_makes_no_sense_is_refused_before_anything_is_starte
         (&["--orders", "0"][..], "orders cannot be placed"),
         (&["--rate", "0"], "is not a rate"),
         (&["--faults", "kill,earthquake"], "kill-nats"),
+        (&["--faults", "kill-postgres"], "--backend postgres"),
         (&["--orders", "5", "--duration", "5s"], "cannot be used with"),
     ] {
         let Run { code, stderr, .. } = verify(temporary.path(), arguments).await;

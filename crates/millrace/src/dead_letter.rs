@@ -11,6 +11,7 @@ use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tracing::{error, warn};
 
 use crate::connection::Connection;
@@ -146,6 +147,16 @@ impl DeadLetter {
             self.stream_seq,
             self.published_at.unix_timestamp_nanos()
         )
+    }
+
+    /// Whether the message is so old that an inbox may have forgotten an effect it had before it failed. One that could
+    /// not be read had none.
+    pub(crate) fn may_be_forgotten(&self, remembered: Duration, now: OffsetDateTime) -> bool {
+        // A replay says in this header when its original happened.
+        let said = self.headers.iter().find(|(name, _)| name == "ce-time").map(|(_, time)| time);
+        let happened_at = said.and_then(|time| OffsetDateTime::parse(time, &Rfc3339).ok());
+        let first = happened_at.map_or(self.published_at, |time| time.min(self.published_at));
+        self.reason != Reason::Undecodable && first + remembered < now
     }
 
     /// Reads the letter from a message of the dead-letter stream.

@@ -37,7 +37,7 @@ pub struct Replay {
     /// Set a header, or take it away with an empty value; for one dead letter
     #[arg(long = "header", value_name = "NAME=VALUE", conflicts_with = "all")]
     headers: Vec<String>,
-    /// Also those that were replayed or discarded before: what was handled does not happen twice
+    /// Also those that were replayed or discarded before, which does no harm, and those older than inbox.keep_handled
     #[arg(long)]
     again: bool,
     /// How long to wait for results after the last was sent; the consumer's own retries take their time
@@ -69,6 +69,7 @@ pub async fn replay(context: &Context, desk: &DeadLetters, args: Replay) -> Comm
         canary: args.canary.map(|count| count as usize),
         per_second: args.rate,
         again: args.again,
+        remembered: Some(context.settings.inbox.keep_handled.get()),
         correction: correction(desk, &ids, &args).await?,
         wait: args.wait.get(),
     };
@@ -90,9 +91,9 @@ pub async fn replay(context: &Context, desk: &DeadLetters, args: Replay) -> Comm
 async fn correction(desk: &DeadLetters, ids: &[u64], args: &Replay) -> Result<Correction, Failure> {
     let mut correction = Correction::default();
     for header in &args.headers {
-        let (name, value) = header
-            .split_once('=')
-            .ok_or_else(|| Failure::new(format!("--header {header}: there is no =")).remedy("--header NAME=VALUE").usage())?;
+        let (name, value) = header.split_once('=').ok_or_else(|| {
+            Failure::new(format!("--header {header}: there is no =")).remedy("--header NAME=VALUE").usage()
+        })?;
         correction.headers.push((name.trim().to_owned(), value.trim().to_owned()));
     }
     if let Some(file) = &args.body {
@@ -139,7 +140,9 @@ fn tell(report: &Report) {
     output::line(&format!("{handled} of {} handled.", letters.len()));
     if report.stopped_by_canary {
         let left = count(|outcome| *outcome == Outcome::NotTried);
-        output::note(&format!("The first were not all handled, so the other {left} were not replayed and wait as before."));
+        output::note(&format!(
+            "The first were not all handled, so the other {left} were not replayed and wait as before."
+        ));
     }
     if count(|outcome| matches!(outcome, Outcome::FailedAgain { .. })) > 0 {
         output::note("What failed again waits as a new dead letter: millrace dead-letters show ID");
@@ -172,7 +175,10 @@ pub async fn discard(context: &Context, desk: &DeadLetters, args: Discard) -> Co
     if context.json {
         output::json(&json!({ "letters": ended }));
     } else {
-        ended.iter().filter(|one| ended.len() <= FEW || one.outcome != Outcome::Discarded).for_each(|one| output::line(&sentence(one)));
+        ended
+            .iter()
+            .filter(|one| ended.len() <= FEW || one.outcome != Outcome::Discarded)
+            .for_each(|one| output::line(&sentence(one)));
         output::line(&format!("{discarded} of {} discarded.", ended.len()));
     }
     Ok(exit_code(discarded == ended.len()))

@@ -41,7 +41,9 @@ fn in_editor(id: u64, shown: String) -> Result<Vec<u8>, Failure> {
         text.pop();
     }
     if text == shown {
-        return Err(Failure::new("the body was not changed; nothing was replayed").remedy("replay it without --edit").usage());
+        return Err(Failure::new("the body was not changed; nothing was replayed")
+            .remedy("replay it without --edit")
+            .usage());
     }
     Ok(text.into_bytes())
 }

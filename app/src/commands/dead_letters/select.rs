@@ -79,7 +79,11 @@ impl Which {
                     .usage());
             }
             let mut ids: Vec<u64> = Vec::with_capacity(self.ids.len());
-            self.ids.iter().for_each(|id| if !ids.contains(id) { ids.push(*id) });
+            self.ids.iter().for_each(|id| {
+                if !ids.contains(id) {
+                    ids.push(*id)
+                }
+            });
             return Ok(ids);
         }
         let filter = self.place.filter(reason, InState::Waiting);

@@ -74,7 +74,9 @@ pub async fn list(context: &Context, desk: &DeadLetters, args: List) -> CommandR
         output::note(&format!("Messages of the stream that do not say what they are: {:?}", listing.unreadable));
     }
     if !context.json && !letters.is_empty() && !args.flat {
-        output::note("one: millrace dead-letters show ID   all of a kind: millrace dead-letters replay --all --canary 1 --consumer ...");
+        output::note(
+            "one: millrace dead-letters show ID   all of a kind: millrace dead-letters replay --all --canary 1 --consumer ...",
+        );
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -155,7 +157,9 @@ fn print(letter: &Letter) {
     }
     if letter.state == State::Waiting {
         let id = letter.id;
-        output::note(&format!("next: millrace dead-letters replay {id} [--edit]   or: millrace dead-letters discard {id} --reason TEXT"));
+        output::note(&format!(
+            "next: millrace dead-letters replay {id} [--edit]   or: millrace dead-letters discard {id} --reason TEXT"
+        ));
     }
 }
 

@@ -64,6 +64,16 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kinds(pub Vec<Kind>);
 
+/// As they are given on the command line.
+impl fmt::Display for Kinds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_slice() {
+            [] => f.write_str("none"),
+            kinds => f.write_str(&kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(",")),
+        }
+    }
+}
+
 impl FromStr for Kinds {
     type Err = String;
 
@@ -365,6 +375,9 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_is_refused_with_the_known_ones() {
+        for list in ["none", "kill", "kill,network,power-loss"] {
+            assert_eq!(list.parse::<Kinds>().unwrap().to_string(), list);
+        }
         let error = "kill,earthquake".parse::<Kinds>().unwrap_err();
         assert!(error.contains("earthquake") && error.contains("kill-nats"), "{error}");
     }

@@ -21,6 +21,8 @@ use crate::stack::Role;
 
 /// From start to ready, all services side by side on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// More than a service takes to finish what it has begun: setting `shutdown.drain` of this run.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// How often it is looked whether a process has ended by itself.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
 
@@ -130,6 +132,7 @@ impl Fleet {
         Ok(settings.into_iter().fold(command, |command, (name, value)| command.env(name, value)))
     }
 
+    /// All a service is told: nothing else of this run reaches it.
     fn environment(&self, role: Role) -> Vec<(String, String)> {
         let places = &self.places;
         let wire = |link| self.wires.get(&link).map(|proxy| proxy.address().to_string()).unwrap_or_default();
@@ -245,15 +248,30 @@ impl Fleet {
         }
     }
 
-    /// Stops everything: services first, so that nothing fails for want of its server.
-    pub async fn stop(self) {
-        let stopping = self.services.into_values().map(|service| async move {
-            service.into_inner().child.stop(Duration::from_secs(8)).await;
+    /// Stops everything, services first, so that none fails for want of its server. Returns which did not stop in order.
+    pub async fn stop(&self) -> Vec<String> {
+        let stopping = Role::ALL.map(|role| async move {
+            match self.service(role).lock().await.child.stop(STOP_LIMIT).await {
+                Some(0) => None,
+                code => Some(format!("{} did not stop in order: exit code {code:?}", role.name())),
+            }
         });
-        futures::future::join_all(stopping).await;
-        self.nats.into_inner().stop().await;
-        if let Some(mut postgres) = self.postgres.into_inner() {
+        let problems = futures::future::join_all(stopping).await;
+        self.nats.lock().await.stop().await;
+        if let Some(postgres) = &mut *self.postgres.lock().await {
             postgres.stop().await;
         }
+        problems.into_iter().flatten().collect()
+    }
+
+    /// Ends everything at once, whatever it is doing. There is nothing to say about it.
+    pub async fn kill(&self) -> Vec<String> {
+        let killing = Role::ALL.map(|role| async move { self.service(role).lock().await.child.kill().await });
+        futures::future::join_all(killing).await;
+        self.nats.lock().await.kill().await;
+        if let Some(postgres) = &mut *self.postgres.lock().await {
+            postgres.stop().await;
+        }
+        Vec::new()
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::customers::Customers;
@@ -26,7 +27,7 @@ pub struct Watched {
 }
 
 /// Tells until `stop`.
-pub async fn tell(watched: Watched, phase: &'static str, quiet: bool, stop: CancellationToken) {
+pub async fn tell(watched: Watched, phase: watch::Receiver<&'static str>, quiet: bool, stop: CancellationToken) {
     if quiet {
         return;
     }
@@ -47,7 +48,8 @@ pub async fn tell(watched: Watched, phase: &'static str, quiet: bool, stop: Canc
         // A database that is being killed says nothing.
         let ended = gatherer.progress().await.map_or("?".to_owned(), |(ended, _)| ended.to_string());
         let line = format!(
-            "{phase} {:>4.0} s   accepted {accepted}/{orders}   ended {ended}   faults {faults}",
+            "{:<8} {:>4.0} s   accepted {accepted}/{orders}   ended {ended}   faults {faults}",
+            *phase.borrow(),
             begun.elapsed().as_secs_f64()
         );
         match &bar {

@@ -22,6 +22,8 @@ const REMARKS: usize = 12;
 pub struct Report {
     pub seed: u64,
     pub backend: Backend,
+    /// The command that does the same again.
+    pub again: String,
     pub orders: u32,
     /// Placing orders, waiting until everything settled, everything.
     pub placing: Duration,
@@ -188,7 +190,7 @@ impl Report {
         let seed = self.seed;
         match self.passed() {
             true => output::line(&format!("Seed {seed}: every invariant holds.")),
-            false => output::line(&format!("Seed {seed}: FAILED. `--seed {seed}` repeats orders and faults.")),
+            false => output::line(&format!("Seed {seed}: FAILED. The same orders and faults again: {}", self.again)),
         }
     }
 
@@ -211,6 +213,7 @@ impl Report {
             "passed": self.passed(),
             "seed": self.seed,
             "backend": self.backend.name(),
+            "again": self.again,
             "orders": self.orders,
             "accepted": self.requests.accepted,
             "accepted_per_s": self.rate(),

@@ -45,7 +45,8 @@ impl Books {
 
     /// How many orders have this status and, if given, this reason.
     pub(crate) fn count(&self, status: &str, reason: Option<&str>) -> usize {
-        let counts = |order: &&Value| order["status"] == status && reason.is_none_or(|reason| order["reason"] == reason);
+        let counts =
+            |order: &&Value| order["status"] == status && reason.is_none_or(|reason| order["reason"] == reason);
         self.orders.iter().filter(counts).count()
     }
 

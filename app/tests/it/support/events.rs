@@ -18,7 +18,8 @@ pub(super) async fn check(installation: &Installation, books: &Books) {
     let mut by_order: HashMap<String, BTreeMap<String, String>> = HashMap::new();
     for line in told.stdout.lines() {
         let event: Value = serde_json::from_str(line).unwrap();
-        let header = |name: &str| event["headers"][name].as_str().unwrap_or_else(|| panic!("no {name}: {event}")).to_owned();
+        let header =
+            |name: &str| event["headers"][name].as_str().unwrap_or_else(|| panic!("no {name}: {event}")).to_owned();
         assert!(message_ids.insert(header("Nats-Msg-Id")), "stored twice: {event}");
         let of_order = by_order.entry(header("ce-subject")).or_default();
         of_order.insert(header("ce-id"), header("ce-type"));

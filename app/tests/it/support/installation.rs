@@ -122,10 +122,6 @@ impl Installation {
         self.processes.get_mut(name).unwrap()
     }
 
-    pub(crate) fn names(&self) -> Vec<String> {
-        self.processes.keys().cloned().collect()
-    }
-
     /// Kills a service's process, or the broker, as `kill -9` does, and starts it again after a moment.
     pub(crate) async fn kill_and_restart(&mut self, victim: &str, pause: Duration) {
         if victim == "nats-server" {
@@ -230,9 +226,7 @@ impl Installation {
 
 /// Three products; of `rare` there are only a few.
 pub(crate) fn sample() -> Value {
-    let product = |id: &str, minor: i64, stock: u32| {
-        json!({ "product_id": id, "name": id, "unit_price": { "minor": minor, "currency": "EUR" }, "opening_stock": stock })
-    };
+    let product = |id: &str, minor: i64, stock: u32| json!({ "product_id": id, "name": id, "unit_price": { "minor": minor, "currency": "EUR" }, "opening_stock": stock });
     json!([product("mug", 1_050, 100_000), product("kettle", 3_999, 100_000), product("rare", 250_000, 3)])
 }
 

@@ -18,9 +18,8 @@ use super::pull::{Pulls, Reply};
 use crate::connection::Connection;
 use crate::dead_letter::{self, DeadLetter, Death, Original, Reason};
 use crate::dead_letters::advisories;
+use crate::telemetry::metrics::DEAD_LETTERS_MISSING;
 
-/// Counts messages that were given up and were no longer in their stream, so that no dead letter could be made of them.
-const MISSING: &str = "millrace_dead_letters_missing_total";
 /// Advisories asked for at once. They are rare, and handled one after the other.
 const BATCH: usize = 16;
 /// Pause after any trouble with the broker.
@@ -93,10 +92,15 @@ impl Advisories {
                 }
                 Some(Reply::Status) => {}
                 Some(Reply::Missing(reason)) => {
-                    warn!(consumer = catcher, reason, "nobody hears which messages are never answered, putting the consumer back");
+                    warn!(
+                        consumer = catcher,
+                        reason, "nobody hears which messages are never answered, putting the consumer back"
+                    );
                     return (self.restore)().await;
                 }
-                Some(Reply::Refused(reason)) => return debug!(consumer = catcher, reason, "the broker does not serve the consumer now"),
+                Some(Reply::Refused(reason)) => {
+                    return debug!(consumer = catcher, reason, "the broker does not serve the consumer now");
+                }
                 None => return,
             }
         }
@@ -107,7 +111,11 @@ impl Advisories {
             Ok(advisory) if advisory.consumer == self.durable && advisory.stream == self.stream => {
                 self.bury(&advisory).await;
             }
-            Ok(advisory) => error!(consumer = self.durable, ?advisory, "an advisory about another consumer came here and is passed over"),
+            Ok(advisory) => error!(
+                consumer = self.durable,
+                ?advisory,
+                "an advisory about another consumer came here and is passed over"
+            ),
             Err(reason) => error!(consumer = self.durable, %reason, "an advisory could not be read and is passed over"),
         }
         // One that does not leave is handled once more.
@@ -116,9 +124,14 @@ impl Advisories {
 
     async fn bury(&self, advisory: &Advisory) {
         let Some(message) = self.fetch(advisory).await else {
-            metrics::counter!(MISSING, "consumer" => self.durable.clone()).increment(1);
-            return error!(consumer = self.durable, stream = self.stream, stream_seq = advisory.stream_seq, deliveries = advisory.deliveries,
-                "a message that was never answered is no longer in its stream, there is nothing to make a dead letter of");
+            metrics::counter!(DEAD_LETTERS_MISSING, "consumer" => self.durable.clone()).increment(1);
+            return error!(
+                consumer = self.durable,
+                stream = self.stream,
+                stream_seq = advisory.stream_seq,
+                deliveries = advisory.deliveries,
+                "a message that was never answered is no longer in its stream, there is nothing to make a dead letter of"
+            );
         };
         let original = Original {
             stream: &self.stream,
@@ -154,7 +167,12 @@ impl Advisories {
                 },
                 Err(error) => error.to_string(),
             };
-            warn!(consumer = self.durable, stream_seq = advisory.stream_seq, reason, "a message that was never answered could not be fetched yet, trying again");
+            warn!(
+                consumer = self.durable,
+                stream_seq = advisory.stream_seq,
+                reason,
+                "a message that was never answered could not be fetched yet, trying again"
+            );
             tokio::time::sleep(REST).await;
         }
     }

@@ -92,7 +92,10 @@ mod tests {
     fn a_failure_keeps_every_error_behind_it() {
         let outer = || Outer("x".parse::<u8>().unwrap_err());
         let failure = Failure::permanent_error(&outer()).while_doing("taking in an order");
-        assert_eq!(failure.to_string(), "taking in an order: the order could not be read: invalid digit found in string");
+        assert_eq!(
+            failure.to_string(),
+            "taking in an order: the order could not be read: invalid digit found in string"
+        );
         let Failure::Permanent(causes) = failure else { panic!("{failure:?}") };
         assert_eq!(causes.into_vec().len(), 3);
         assert_eq!(Failure::transient(outer()).to_string(), "the order could not be read");

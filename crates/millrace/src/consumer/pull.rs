@@ -61,7 +61,11 @@ struct Asked {
 const PENDING_MESSAGES: &str = "Nats-Pending-Messages";
 
 impl Pulls {
-    pub(super) async fn start(connection: Connection, stream: &str, durable: &str) -> Result<Self, async_nats::SubscribeError> {
+    pub(super) async fn start(
+        connection: Connection,
+        stream: &str,
+        durable: &str,
+    ) -> Result<Self, async_nats::SubscribeError> {
         let inbox = connection.client().new_inbox();
         let replies = connection.client().subscribe(format!("{inbox}.*")).await?;
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}");

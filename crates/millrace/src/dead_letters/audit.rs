@@ -138,7 +138,9 @@ pub(crate) async fn ended(connection: &Connection, consumer: &str, replay: &Repl
     for attempt in 1..=ATTEMPTS {
         match write(connection, consumer, &entry, Some(&message_id), None).await {
             Ok(_) => return,
-            Err(reason) => warn!(consumer, letter = replay.letter, attempt, reason = %reason, "how a replay ended could not be written down"),
+            Err(reason) => {
+                warn!(consumer, letter = replay.letter, attempt, reason = %reason, "how a replay ended could not be written down")
+            }
         }
         tokio::time::sleep(PAUSE * attempt).await;
     }

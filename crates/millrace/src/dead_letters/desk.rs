@@ -4,11 +4,11 @@ use async_nats::jetstream::consumer::pull::OrderedConfig;
 use async_nats::jetstream::stream::RawMessageErrorKind;
 use time::OffsetDateTime;
 
+use super::Error;
 use super::audit::{self, Entry, What};
 use super::letter::{Letter, State, history_of};
 use super::read::{self, Log};
 use super::replay::{Ended, Outcome};
-use super::Error;
 use crate::connection::Connection;
 use crate::dead_letter::{self, DeadLetter, Reason};
 

@@ -36,8 +36,12 @@ pub enum State {
     /// Replayed, and handled.
     Handled,
     /// Replayed, and failed again: the new dead letter waits in its place.
-    FailedAgain { dead_letter: u64 },
-    Discarded { reason: String },
+    FailedAgain {
+        dead_letter: u64,
+    },
+    Discarded {
+        reason: String,
+    },
 }
 
 impl State {
@@ -184,7 +188,8 @@ mod tests {
 
     #[test]
     fn what_was_said_about_an_earlier_letter_of_the_same_number_does_not_count() {
-        let before = [replayed("a"), handled("a"), entry(What::Discarded { letter_stored_at: AT, reason: String::new() })];
+        let before =
+            [replayed("a"), handled("a"), entry(What::Discarded { letter_stored_at: AT, reason: String::new() })];
         assert_eq!(history_of(AT, &before), before);
         assert_eq!(history_of(AT + time::Duration::SECOND, &before), []);
     }

@@ -23,7 +23,9 @@ pub(super) struct Log {
 pub(super) async fn open(connection: &Connection, name: &'static str) -> Result<Stream, Error> {
     connection.connected().await?;
     connection.jetstream().get_stream(name).await.map_err(|error| match error.kind() {
-        GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Error::NoStream(name),
+        GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+            Error::NoStream(name)
+        }
         _ => Error::broker("the stream could not be looked at", format!("{name}: {error}")),
     })
 }

@@ -7,15 +7,16 @@ use async_nats::jetstream::consumer::pull::Ordered;
 use async_nats::jetstream::message::PublishMessage;
 use futures::{FutureExt, StreamExt};
 use serde::Serialize;
+use time::OffsetDateTime;
 use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
 
+use super::Error;
 use super::audit::{Entry, What};
 use super::desk::DeadLetters;
 use super::letter::{Letter, State};
 use super::read::{self, Log};
 use super::replays::{self, Correction, ReplayOf};
-use super::Error;
 
 /// How to replay.
 #[derive(Debug, Clone)]
@@ -24,8 +25,11 @@ pub struct Options {
     pub canary: Option<usize>,
     /// Most replays sent in a second.
     pub per_second: u32,
-    /// Also letters that were replayed or discarded before.
+    /// Also letters that were replayed or discarded before, and those that are too old.
     pub again: bool,
+    /// How long the consumers' inboxes remember what they handled; `None` for ever. An older message may have had its
+    /// effect before it failed without anybody knowing, and is refused.
+    pub remembered: Option<Duration>,
     /// What to change first; for one letter only.
     pub correction: Correction,
     /// How long to wait for results, from the last replay sent. Retries of a consumer take their time.
@@ -38,6 +42,7 @@ impl Default for Options {
             canary: None,
             per_second: 50,
             again: false,
+            remembered: None,
             correction: Correction::default(),
             wait: Duration::from_secs(60),
         }
@@ -49,12 +54,18 @@ impl Default for Options {
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
     Handled,
-    FailedAgain { dead_letter: u64 },
+    FailedAgain {
+        dead_letter: u64,
+    },
     /// Sent, and nothing was heard of it in time. The audit will say.
     StillBeingHandled,
-    NotSent { why: String },
+    NotSent {
+        why: String,
+    },
     /// Nothing was done.
-    Refused { why: String },
+    Refused {
+        why: String,
+    },
     /// The canary did not come through.
     NotTried,
     Discarded,
@@ -112,7 +123,16 @@ impl DeadLetters {
         }
         let logs = read::logs(&self.connection, None).await?;
         let results = read::coming(&self.connection).await?;
-        let mut batch = Campaign { desk: self, options, logs, results, under_way: HashMap::new(), outcomes: HashMap::new(), shown: Progress::default(), progress };
+        let mut batch = Campaign {
+            desk: self,
+            options,
+            logs,
+            results,
+            under_way: HashMap::new(),
+            outcomes: HashMap::new(),
+            shown: Progress::default(),
+            progress,
+        };
         let first = options.canary.unwrap_or(ids.len()).min(ids.len());
         let (canary, rest) = ids.split_at(first);
         batch.run(canary).await?;
@@ -187,9 +207,19 @@ impl<P: FnMut(Progress) + Send> Campaign<'_, P> {
         };
         if letter.state != State::Waiting && !self.options.again {
             return refused(match &letter.state {
-                State::FailedAgain { dead_letter } => format!("it was replayed and failed again; dead letter {dead_letter} waits in its place"),
+                State::FailedAgain { dead_letter } => {
+                    format!("it was replayed and failed again; dead letter {dead_letter} waits in its place")
+                }
                 state => format!("it is {} already", state.as_str()),
             });
+        }
+        if let Some(remembered) = self.options.remembered.filter(|_| !self.options.again)
+            && letter.about.may_be_forgotten(remembered, OffsetDateTime::now_utc())
+        {
+            let days = remembered.as_secs() / 86_400;
+            return refused(format!(
+                "it is older than the inbox remembers ({days} days), so an effect it had before it failed would come twice"
+            ));
         }
         let replay = ReplayOf { letter: id, replay_id: Uuid::now_v7().to_string() };
         let headers = replays::headers(&letter.about, &replay, &self.options.correction)?;
@@ -223,13 +253,16 @@ impl<P: FnMut(Progress) + Send> Campaign<'_, P> {
         let subject = replays::subject(&about.consumer, &about.subject);
         let sent = async { self.desk.connection.jetstream().send_publish(subject, message).await?.await };
         sent.await.map(|_| ()).map_err(|error| {
-            format!("{} does not take it: {error}; `millrace topology plan` shows whether it takes replays", about.stream)
+            format!(
+                "{} does not take it: {error}; `millrace topology plan` shows whether it takes replays",
+                about.stream
+            )
         })
     }
 
     async fn not_sent(&self, letter: &Letter, replay: &ReplayOf, error: &str) {
         let what = What::NotSent { replay_id: replay.replay_id.clone(), error: error.to_owned() };
-        let entry = Entry { at: time::OffsetDateTime::now_utc(), who: self.desk.who.clone(), letter: letter.id, what };
+        let entry = Entry { at: OffsetDateTime::now_utc(), who: self.desk.who.clone(), letter: letter.id, what };
         let written = super::audit::write(&self.desk.connection, &letter.about.consumer, &entry, None, None).await;
         if let Err(reason) = written {
             tracing::warn!(letter = letter.id, %reason, "that a replay was not sent could not be written down");
@@ -246,7 +279,9 @@ impl<P: FnMut(Progress) + Send> Campaign<'_, P> {
     fn learn(&mut self, entry: &Entry) {
         let (replay_id, outcome) = match &entry.what {
             What::Handled { replay_id } => (replay_id, Outcome::Handled),
-            What::FailedAgain { replay_id, dead_letter } => (replay_id, Outcome::FailedAgain { dead_letter: *dead_letter }),
+            What::FailedAgain { replay_id, dead_letter } => {
+                (replay_id, Outcome::FailedAgain { dead_letter: *dead_letter })
+            }
             _ => return,
         };
         let Some(id) = self.under_way.remove(replay_id) else { return };

@@ -80,8 +80,10 @@ pub(crate) fn headers(letter: &DeadLetter, of: &ReplayOf, correction: &Correctio
         .filter(|(name, _)| !lower(name).starts_with("nats-") && !lower(name).starts_with("millrace-"))
         .cloned()
         .collect();
-    let said = |name: &str| letter.headers.iter().find(|(n, value)| n == name && !value.is_empty()).map(|(_, v)| v.clone());
-    let derived = || EventId::derived(&message_name(&letter.stream, letter.stream_seq, letter.published_at)).to_string();
+    let said =
+        |name: &str| letter.headers.iter().find(|(n, value)| n == name && !value.is_empty()).map(|(_, v)| v.clone());
+    let derived =
+        || EventId::derived(&message_name(&letter.stream, letter.stream_seq, letter.published_at)).to_string();
     let mut made_up = Vec::new();
     if said("ce-id").is_none() {
         made_up.push(("ce-id".to_owned(), said("Nats-Msg-Id").unwrap_or_else(derived)));
@@ -138,7 +140,9 @@ mod tests {
 
     #[test]
     fn the_inbox_recognises_a_replay_whoever_published_the_original() {
-        for original in [&[][..], &[("Nats-Msg-Id", "m-1")], &[("ce-id", "e-1"), ("ce-source", "/shop")], &[("ce-id", "")]] {
+        for original in
+            [&[][..], &[("Nats-Msg-Id", "m-1")], &[("ce-id", "e-1"), ("ce-source", "/shop")], &[("ce-id", "")]]
+        {
             let letter = letter(original);
             let name = message_name(&letter.stream, letter.stream_seq, letter.published_at);
             let decode = |headers: &HeaderMap, name: &str, stored_at| {
@@ -164,7 +168,8 @@ mod tests {
 
     #[test]
     fn headers_of_the_broker_stay_behind_and_corrections_win() {
-        let letter = letter(&[("Nats-Msg-Id", "m"), ("Nats-TTL", "1s"), ("x-a", "1"), ("x-a", "2"), ("ce-time", "tomorrow")]);
+        let letter =
+            letter(&[("Nats-Msg-Id", "m"), ("Nats-TTL", "1s"), ("x-a", "1"), ("x-a", "2"), ("ce-time", "tomorrow")]);
         let correction = Correction {
             body: None,
             headers: vec![("CE-Time".into(), String::new()), ("ce-specversion".into(), "1.0".into())],

@@ -5,6 +5,7 @@
 //! ones the broker confirmed. What memory could not hold, or a crash left behind, the relay reads back from the table.
 
 mod queue;
+mod amnesia;
 mod relay;
 
 pub use relay::{Relay, RelaySender, RelaySettings};
@@ -33,11 +34,28 @@ pub struct Row {
     pub message: NewRow,
 }
 
-/// The broker has a row's message, at this place.
+/// What is known of a row's message at the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confirmation {
     pub row_id: i64,
+    /// Where the broker has it; `None` when it turned out to have lost it, so that it has to be published again.
+    pub place: Option<Place>,
+}
+
+/// A message's place at the broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
     pub stream: String,
+    pub stream_seq: u64,
+    /// When the acknowledgement came, Unix milliseconds.
+    pub acknowledged_ms: i64,
+}
+
+/// A row of which the broker has said that it has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acknowledged {
+    pub row_id: i64,
+    pub message_id: String,
     pub stream_seq: u64,
 }
 

@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::queue::{PERSISTENT, Queue, RETRY_MOST};
-use super::{Backlog, Confirmation, Row};
-use crate::connection::Connection;
+use super::{Backlog, Confirmation, Place, Row, amnesia};
+use crate::connection::{Connection, State};
 use crate::store::{Database, Model, StoreError, Writer};
 
 /// Limits of the relay.
@@ -91,6 +91,8 @@ pub struct Relay {
     scan: Option<Scan>,
     page: Option<BoxFuture<'static, Page>>,
     read_failed: bool,
+    /// Among the confirmations to be stored are rows to be published again; then the table has to be read.
+    revive: bool,
 }
 
 /// A walk through the table in commit order.
@@ -101,6 +103,12 @@ struct Scan {
     /// Reads everything there is, because memory has not seen it all; rows from memory are left to the scan meanwhile.
     catching_up: bool,
     highest_left: i64,
+}
+
+/// A batch of confirmations that was stored, or failed to be.
+struct Stored {
+    ids: Vec<i64>,
+    revive: bool,
 }
 
 type Published = (Row, Result<PublishAck, Refused>);
@@ -131,6 +139,7 @@ impl Relay {
             scan: Some(Scan::catching_up()),
             page: None,
             read_failed: false,
+            revive: false,
         };
         (relay, RelaySender { rows: sender, missed })
     }
@@ -139,9 +148,13 @@ impl Relay {
     /// stays in the table and is published at the next start.
     pub async fn run<M: Model>(mut self, writer: Writer<M>, stop: CancellationToken) {
         let mut in_flight: FuturesUnordered<BoxFuture<'static, Published>> = FuturesUnordered::new();
-        let mut storing: FuturesUnordered<BoxFuture<'static, Vec<i64>>> = FuturesUnordered::new();
+        let mut storing: FuturesUnordered<BoxFuture<'static, Stored>> = FuturesUnordered::new();
         let mut measuring: Option<BoxFuture<'static, Result<Backlog, StoreError>>> = None;
         let mut reconnects = self.connection.reconnects();
+        // A start is a connection too: the broker may have lost its power while this process was down.
+        reconnects.mark_changed();
+        let mut comparing: Option<BoxFuture<'static, Result<Vec<i64>, String>>> = None;
+        let mut compare_before: Option<i64> = None;
         let mut sweep = interval(self.settings.sweep_every);
         let mut confirm = interval(self.settings.confirm_every);
         loop {
@@ -165,9 +178,14 @@ impl Relay {
                     self.page = None;
                     self.page_read(read);
                 }
-                Some(ids) = storing.next(), if !storing.is_empty() => ids.iter().for_each(|id| {
-                    self.unconfirmed.remove(id);
-                }),
+                Some(stored) = storing.next(), if !storing.is_empty() => {
+                    stored.ids.iter().for_each(|id| {
+                        self.unconfirmed.remove(id);
+                    });
+                    if stored.revive {
+                        self.catch_up();
+                    }
+                }
                 measured = when_there(&mut measuring) => {
                     measuring = None;
                     self.show(measured);
@@ -179,8 +197,24 @@ impl Relay {
                     let database = self.database.clone();
                     measuring.get_or_insert_with(|| Box::pin(async move { database.backlog().await }));
                 }
-                _ = confirm.tick() => self.store_confirmations(&writer, &storing),
-                Ok(()) = reconnects.changed() => self.queue.unpark_all(),
+                _ = confirm.tick() => {
+                    self.store_confirmations(&writer, &storing);
+                    if comparing.is_none() && let Some(before_ms) = compare_before {
+                        comparing = self.compare(before_ms, &writer, &storing);
+                    }
+                }
+                Ok(()) = reconnects.changed() => {
+                    self.queue.unpark_all();
+                    compare_before = self.connected_since_ms();
+                }
+                compared = when_there(&mut comparing) => {
+                    comparing = None;
+                    match compared {
+                        Ok(lost) if lost.is_empty() => compare_before = None,
+                        Ok(lost) => self.publish_again(lost),
+                        Err(reason) => debug!(reason, "the stream could not be compared with the outbox yet, trying again"),
+                    }
+                }
                 () = stop.cancelled(), if !stop.is_cancelled() => debug!("the relay finishes what is in memory"),
             }
             if self.confirmations.len() >= CONFIRM_BATCH {
@@ -201,6 +235,43 @@ impl Relay {
         self.queue.reopen();
         self.page = None;
         self.scan = Some(Scan::catching_up());
+    }
+
+    /// When the present connection came to be, Unix milliseconds.
+    fn connected_since_ms(&self) -> Option<i64> {
+        match &*self.connection.state().borrow() {
+            State::Connected { since, .. } => Some((since.unix_timestamp_nanos() / 1_000_000) as i64),
+            _ => None,
+        }
+    }
+
+    /// Looks for rows that the broker acknowledged and has lost. What it acknowledged last must stand in the table first.
+    fn compare<M: Model>(
+        &mut self,
+        before_ms: i64,
+        writer: &Writer<M>,
+        storing: &FuturesUnordered<BoxFuture<'static, Stored>>,
+    ) -> Option<BoxFuture<'static, Result<Vec<i64>, String>>> {
+        self.store_confirmations(writer, storing);
+        if !self.confirmations.is_empty() {
+            return None;
+        }
+        // The writer takes confirmations in order: when this empty batch is through, so are those before it.
+        let stored = writer.confirm(Vec::new()).ok()?;
+        let (connection, database) = (self.connection.clone(), self.database.clone());
+        Some(Box::pin(async move {
+            let _ = stored.await;
+            amnesia::lost_rows(&connection, &database, before_ms).await
+        }))
+    }
+
+    /// Comparing goes on until nothing is missing any more: marking the rows may fail, and is then done again.
+    fn publish_again(&mut self, lost: Vec<i64>) {
+        let service = self.database.service().to_owned();
+        warn!(service, events = lost.len(), "the broker has lost events it had acknowledged, they are published again from the outbox");
+        metrics::counter!("millrace_broker_lost_total", "service" => service).increment(lost.len() as u64);
+        self.confirmations.extend(lost.into_iter().map(|row_id| Confirmation { row_id, place: None }));
+        self.revive = true;
     }
 
     fn start_publishing(&mut self, in_flight: &mut FuturesUnordered<BoxFuture<'static, Published>>) {
@@ -225,7 +296,8 @@ impl Relay {
                 .increment(1);
                 self.queue.done(&row.message.lane);
                 self.unconfirmed.insert(row.id);
-                self.confirmations.push(Confirmation { row_id: row.id, stream: ack.stream, stream_seq: ack.sequence });
+                let place = Place { stream: ack.stream, stream_seq: ack.sequence, acknowledged_ms: unix_ms() };
+                self.confirmations.push(Confirmation { row_id: row.id, place: Some(place) });
             }
             Err(error) => {
                 let (subject, message_id) = (row.message.subject.clone(), row.message.message_id.clone());
@@ -330,20 +402,24 @@ impl Relay {
     fn store_confirmations<M: Model>(
         &mut self,
         writer: &Writer<M>,
-        storing: &FuturesUnordered<BoxFuture<'static, Vec<i64>>>,
+        storing: &FuturesUnordered<BoxFuture<'static, Stored>>,
     ) {
         if self.confirmations.is_empty() {
             return;
         }
         let confirmations = std::mem::take(&mut self.confirmations);
         let ids = confirmations.iter().map(|one| one.row_id).collect();
+        let revive = std::mem::take(&mut self.revive);
         match writer.confirm(confirmations) {
             Ok(stored) => storing.push(Box::pin(async move {
                 // Stored or failed: if the table still says unpublished then the next sweep publishes it again.
                 let _ = stored.await;
-                ids
+                Stored { ids, revive }
             })),
-            Err(back) => self.confirmations = back,
+            Err(back) => {
+                self.confirmations = back;
+                self.revive = revive;
+            }
         }
     }
 }

@@ -284,7 +284,7 @@ impl<M: Model, S: Session<M>> Committer<M, S> {
         let messages = out.into_rows().map_err(SessionError::Refused)?;
         let ids = if messages.is_empty() { Vec::new() } else { session.insert_outbox(&messages, now_ms).await? };
         if !confirmations.is_empty() {
-            session.confirm(confirmations, now_ms).await?;
+            session.confirm(confirmations).await?;
         }
         if let Err(error) = session.commit().await {
             self.in_doubt |= matches!(error, SessionError::Lost(_));

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{DatabaseUrl, Migration, StoreError, migrate, postgres, sqlite};
-use crate::outbox::{Backlog, Row};
+use crate::outbox::{Acknowledged, Backlog, Row};
 
 /// How a service talks to its database.
 #[derive(Debug, Clone)]
@@ -130,6 +130,33 @@ impl Database {
             Pool::Sqlite(pool) => pool.read(move |db| sqlite::unpublished(db, after_id, created_before_ms, limit)).await,
             Pool::Postgres(pool) => {
                 postgres::unpublished(&pool.get().await?, after_id, created_before_ms, i64::from(limit)).await
+            }
+        }
+    }
+
+    /// Streams that have acknowledged rows before a moment, Unix milliseconds.
+    pub(crate) async fn streams(&self, before_ms: i64) -> Result<Vec<String>, StoreError> {
+        match &self.pool {
+            Pool::Sqlite(pool) => pool.read(move |db| sqlite::streams(db, before_ms)).await,
+            Pool::Postgres(pool) => postgres::streams(&pool.get().await?, before_ms).await,
+        }
+    }
+
+    /// Rows that a stream acknowledged before a moment: the highest sequences below `below_seq` first.
+    pub(crate) async fn acknowledged(
+        &self,
+        stream: &str,
+        before_ms: i64,
+        below_seq: i64,
+        limit: i64,
+    ) -> Result<Vec<Acknowledged>, StoreError> {
+        match &self.pool {
+            Pool::Sqlite(pool) => {
+                let stream = stream.to_owned();
+                pool.read(move |db| sqlite::acknowledged(db, &stream, before_ms, below_seq, limit)).await
+            }
+            Pool::Postgres(pool) => {
+                postgres::acknowledged(&pool.get().await?, stream, before_ms, below_seq, limit).await
             }
         }
     }

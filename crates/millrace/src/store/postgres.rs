@@ -9,7 +9,7 @@ use super::sqlite::{decode_headers, encode_headers};
 use super::session::{Prune, Pruned, Session, SessionError};
 use super::{PostgresModel, StoreError};
 use crate::inbox::Mark;
-use crate::outbox::{Backlog, Confirmation, NewRow, Row};
+use crate::outbox::{Acknowledged, Backlog, Confirmation, NewRow, Row};
 
 /// The whole chain: `Display` of a driver's error says only "db error".
 pub(super) fn full_text(error: &tokio_postgres::Error) -> String {
@@ -157,18 +157,21 @@ impl<M: PostgresModel> Session<M> for PostgresSession {
             .collect()
     }
 
-    async fn confirm(&mut self, confirmations: &[Confirmation], now_ms: i64) -> Result<(), SessionError> {
+    async fn confirm(&mut self, confirmations: &[Confirmation]) -> Result<(), SessionError> {
         let client = self.client()?;
         let statement = client
             .prepare_cached(
-                "update outbox set stream = t.stream, stream_seq = t.seq, published_at = $4
-                 from unnest($1::bigint[], $2::text[], $3::bigint[]) as t (id, stream, seq) where outbox.id = t.id",
+                "update outbox set stream = t.stream, stream_seq = t.seq, published_at = t.at
+                 from unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[]) as t (id, stream, seq, at)
+                 where outbox.id = t.id",
             )
             .await?;
         let ids: Vec<i64> = confirmations.iter().map(|c| c.row_id).collect();
-        let streams: Vec<&str> = confirmations.iter().map(|c| c.stream.as_str()).collect();
-        let seqs: Vec<i64> = confirmations.iter().map(|c| c.stream_seq as i64).collect();
-        client.execute(&statement, &[&ids, &streams, &seqs, &now_ms]).await?;
+        let places = || confirmations.iter().map(|c| c.place.as_ref());
+        let streams: Vec<Option<&str>> = places().map(|p| p.map(|p| p.stream.as_str())).collect();
+        let seqs: Vec<Option<i64>> = places().map(|p| p.map(|p| p.stream_seq as i64)).collect();
+        let at: Vec<Option<i64>> = places().map(|p| p.map(|p| p.acknowledged_ms)).collect();
+        client.execute(&statement, &[&ids, &streams, &seqs, &at]).await?;
         Ok(())
     }
 
@@ -251,4 +254,32 @@ pub(super) async fn backlog(client: &Client) -> Result<Backlog, StoreError> {
         client.prepare_cached("select count(*), min(created_at) from outbox where published_at is null").await?;
     let row = client.query_one(&statement, &[]).await?;
     Ok(Backlog { rows: row.try_get::<_, i64>(0)? as u64, oldest_created_ms: row.try_get(1)? })
+}
+
+pub(super) async fn streams(client: &Client, before_ms: i64) -> Result<Vec<String>, StoreError> {
+    let statement = client.prepare_cached("select distinct stream from outbox where published_at < $1").await?;
+    let rows = client.query(&statement, &[&before_ms]).await?;
+    Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+}
+
+pub(super) async fn acknowledged(
+    client: &Client,
+    stream: &str,
+    before_ms: i64,
+    below_seq: i64,
+    limit: i64,
+) -> Result<Vec<Acknowledged>, StoreError> {
+    let statement = client
+        .prepare_cached(
+            "select id, message_id, stream_seq from outbox
+             where stream = $1 and published_at < $2 and stream_seq < $3 order by stream_seq desc limit $4",
+        )
+        .await?;
+    let rows = client.query(&statement, &[&stream, &before_ms, &below_seq, &limit]).await?;
+    rows.iter()
+        .map(|row| {
+            let stream_seq = row.try_get::<_, i64>(2)? as u64;
+            Ok(Acknowledged { row_id: row.try_get(0)?, message_id: row.try_get(1)?, stream_seq })
+        })
+        .collect()
 }

@@ -25,11 +25,7 @@ pub(super) trait Session<M: Model>: Send {
         rows: &[NewRow],
         now_ms: i64,
     ) -> impl Future<Output = Result<Vec<i64>, SessionError>> + Send;
-    fn confirm(
-        &mut self,
-        confirmations: &[Confirmation],
-        now_ms: i64,
-    ) -> impl Future<Output = Result<(), SessionError>> + Send;
+    fn confirm(&mut self, confirmations: &[Confirmation]) -> impl Future<Output = Result<(), SessionError>> + Send;
     /// Removes old rows, a bounded number of them.
     fn prune(&mut self, what: Prune) -> impl Future<Output = Result<Pruned, SessionError>> + Send;
     fn commit(&mut self) -> impl Future<Output = Result<(), SessionError>> + Send;

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags, params};
 use super::session::{Prune, Pruned, Session, SessionError};
 use super::{SqliteModel, StoreError};
 use crate::inbox::Mark;
-use crate::outbox::{Backlog, Confirmation, NewRow, Row};
+use crate::outbox::{Acknowledged, Backlog, Confirmation, NewRow, Row};
 
 /// Long enough for a command-line tool to look into the file while the service runs.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -103,11 +103,13 @@ impl<M: SqliteModel> Session<M> for SqliteSession {
             .collect()
     }
 
-    async fn confirm(&mut self, confirmations: &[Confirmation], now_ms: i64) -> Result<(), SessionError> {
+    async fn confirm(&mut self, confirmations: &[Confirmation]) -> Result<(), SessionError> {
         let mut update =
             self.db.prepare_cached("update outbox set stream = ?, stream_seq = ?, published_at = ? where id = ?")?;
         for one in confirmations {
-            update.execute(params![one.stream, one.stream_seq as i64, now_ms, one.row_id])?;
+            let place = one.place.as_ref();
+            let (stream, seq) = (place.map(|p| &p.stream), place.map(|p| p.stream_seq as i64));
+            update.execute(params![stream, seq, place.map(|p| p.acknowledged_ms), one.row_id])?;
         }
         Ok(())
     }
@@ -176,6 +178,31 @@ pub(super) fn unpublished(db: &Connection, after_id: i64, created_before_ms: i64
         });
     }
     Ok(found)
+}
+
+/// Streams with rows that were acknowledged before a moment.
+pub(super) fn streams(db: &Connection, before_ms: i64) -> Result<Vec<String>, StoreError> {
+    let mut select = db.prepare_cached("select distinct stream from outbox where published_at < ?")?;
+    let streams = select.query_map([before_ms], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(streams)
+}
+
+/// Rows of one stream that were acknowledged before a moment, the highest sequences below `below_seq` first.
+pub(super) fn acknowledged(
+    db: &Connection,
+    stream: &str,
+    before_ms: i64,
+    below_seq: i64,
+    limit: i64,
+) -> Result<Vec<Acknowledged>, StoreError> {
+    let mut select = db.prepare_cached(
+        "select id, message_id, stream_seq from outbox
+         where stream = ? and published_at < ? and stream_seq < ? order by stream_seq desc limit ?",
+    )?;
+    let rows = select.query_map(params![stream, before_ms, below_seq, limit], |row| {
+        Ok(Acknowledged { row_id: row.get(0)?, message_id: row.get(1)?, stream_seq: row.get::<_, i64>(2)? as u64 })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 pub(super) fn decode_headers(text: &str) -> Result<crate::event::HeaderPairs, StoreError> {

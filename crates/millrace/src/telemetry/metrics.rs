@@ -19,6 +19,8 @@ pub const DECODE_ERRORS: &str = "millrace_decode_errors_total";
 pub const RETRIES: &str = "millrace_retries_total";
 /// Messages given up. Labels `consumer`, `reason`.
 pub const DEAD_LETTERS: &str = "millrace_dead_letters_total";
+/// Messages given up that were no longer in their stream, so that nothing is kept of them. Label `consumer`.
+pub const DEAD_LETTERS_MISSING: &str = "millrace_dead_letters_missing_total";
 /// Deliveries that were not the first of their message. Label `consumer`.
 pub const REDELIVERIES: &str = "millrace_redeliveries_total";
 /// Messages in the stream that the consumer has not been given yet. Label `consumer`.
@@ -98,6 +100,7 @@ fn describe() {
     describe_counter!(DECODE_ERRORS, Unit::Count, "Messages that could not be decoded.");
     describe_counter!(RETRIES, Unit::Count, "Messages handed back to be tried again later.");
     describe_counter!(DEAD_LETTERS, Unit::Count, "Messages given up and kept as dead letters, by reason.");
+    describe_counter!(DEAD_LETTERS_MISSING, Unit::Count, "Messages given up that were gone from their stream already.");
     describe_counter!(REDELIVERIES, Unit::Count, "Deliveries that were not the first of their message.");
     describe_gauge!(CONSUMER_LAG, Unit::Count, "Messages the consumer has not been given yet.");
     describe_histogram!(EVENT_TO_HANDLED, Unit::Seconds, "Time from an event to the end of its handling.");

@@ -130,7 +130,8 @@ mod tests {
         let topology = declared().with_dead_letters();
         let names: Vec<_> = topology.streams.iter().map(|stream| (stream.name.as_str(), stream.replicas)).collect();
         assert_eq!(names, [("ORDERS", 3), ("DEAD_LETTERS", 3), ("ADVISORIES", 3), ("AUDIT", 3)]);
-        let catchers: Vec<_> = topology.consumers[3..].iter().map(|c| (c.durable.as_str(), &*c.filter_subjects)).collect();
+        let catchers: Vec<_> =
+            topology.consumers[3..].iter().map(|c| (c.durable.as_str(), &*c.filter_subjects)).collect();
         let subject = |rest: &str| vec![format!("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{rest}")];
         assert_eq!(
             catchers,

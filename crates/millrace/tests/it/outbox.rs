@@ -250,3 +250,95 @@ async fn a_key_with_a_line_break_in_it_is_published_like_any_other() {
     assert_eq!(header(&messages[0], "ce-subject"), "line%0D%0Abreak");
     publishing.stop().await;
 }
+
+/// What a power cut does to a broker that acknowledges before it flushes: its store is as it was a while ago.
+struct Snapshot {
+    store: std::path::PathBuf,
+    copy: tempfile::TempDir,
+}
+
+impl Snapshot {
+    async fn take(broker: &mut Broker) -> Self {
+        let store = broker.nats.data_dir().join("jetstream");
+        let copy = tempfile::tempdir().unwrap();
+        // Stopped, so that the copy is whole.
+        broker.nats.stop().await;
+        copy_folder(&store, copy.path());
+        broker.nats.start().await.unwrap();
+        Self { store, copy }
+    }
+
+    async fn cut_the_power(&self, broker: &mut Broker) {
+        broker.nats.kill().await;
+        std::fs::remove_dir_all(&self.store).unwrap();
+        copy_folder(self.copy.path(), &self.store);
+        broker.nats.start().await.unwrap();
+    }
+}
+
+fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    let copied = std::process::Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().unwrap();
+    assert!(copied.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_broker_acknowledged_and_then_lost_is_published_again() {
+    for home in [Home::sqlite().await, Home::postgres().await] {
+        let mut broker = Broker::start().await;
+        let publishing = Publishing::start(&home, &broker, without_sweeps()).await;
+        publishing.count(10, 4).await;
+        publishing.all_confirmed().await;
+        let snapshot = Snapshot::take(&mut broker).await;
+        // More than a page of comparing, and more than were there before.
+        publishing.count(10, 36).await;
+        publishing.all_confirmed().await;
+
+        snapshot.cut_the_power(&mut broker).await;
+        // New events come in at once, at the places of the lost ones.
+        publishing.count(10, 5).await;
+        let back = || async { broker.count(STREAM).await == 450 };
+        eventually(LIMIT, back, "the lost events to be in the stream again").await;
+        publishing.all_confirmed().await;
+        let messages = broker.messages(STREAM).await;
+        let ids: HashSet<&str> = messages.iter().map(|message| header(message, "Nats-Msg-Id")).collect();
+        assert_eq!(ids.len(), 450);
+        publishing.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_broker_lost_while_the_service_was_down_is_published_again_at_its_start() {
+    let home = Home::sqlite().await;
+    let mut broker = Broker::start().await;
+    let snapshot = Snapshot::take(&mut broker).await;
+    let publishing = Publishing::start(&home, &broker, without_sweeps()).await;
+    publishing.count(5, 6).await;
+    publishing.all_confirmed().await;
+    publishing.stop().await;
+
+    snapshot.cut_the_power(&mut broker).await;
+    let publishing = Publishing::start(&home, &broker, without_sweeps()).await;
+    let back = || async { broker.count(STREAM).await == 30 };
+    eventually(LIMIT, back, "the lost events to be in the stream again").await;
+    publishing.all_confirmed().await;
+    expect_in_order(&broker, 5, 6).await;
+    publishing.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_lost_nothing_is_sent_nothing_again() {
+    let home = Home::sqlite().await;
+    let mut broker = Broker::start().await;
+    let publishing = Publishing::start(&home, &broker, without_sweeps()).await;
+    publishing.count(3, 5).await;
+    publishing.all_confirmed().await;
+    broker.nats.restart().await.unwrap();
+    publishing.count(3, 1).await;
+    publishing.all_confirmed().await;
+    assert_eq!(broker.count(STREAM).await, 18);
+    // Sequences would have moved on had anything been published again.
+    let highest = publishing.writing.number("select max(stream_seq) from outbox").await;
+    assert_eq!(highest, 18);
+    publishing.stop().await;
+}

@@ -1,5 +1,7 @@
 //! What the streams hold and what consumers have left.
 
+use std::collections::BTreeMap;
+
 use async_nats::jetstream::{self, consumer::pull};
 use contracts::topology::{TopologySettings, durables, topology};
 use futures::StreamExt;
@@ -13,6 +15,16 @@ use crate::commands::verify::evidence::{Consumer, Letter, Message};
 pub const STREAMS: [&str; 4] = ["ORDERS", "PAYMENTS", "INVENTORY", "NOTIFICATIONS"];
 /// As much of a dead letter's body as is kept to recognise it.
 const BODY_SHOWN: usize = 300;
+
+/// The last sequence of each stream of events.
+pub async fn last_sequences(connection: &Connection) -> Result<BTreeMap<&'static str, i64>, String> {
+    let mut last = BTreeMap::new();
+    for stream in STREAMS {
+        let found = connection.jetstream().get_stream(stream).await.map_err(|e| format!("{stream}: {e}"))?;
+        last.insert(stream, i64::try_from(found.cached_info().state.last_sequence).unwrap_or(i64::MAX));
+    }
+    Ok(last)
+}
 
 /// Everything on the streams of events, in their order.
 pub async fn messages(connection: &Connection) -> Result<Vec<Message>, String> {

@@ -81,6 +81,17 @@ impl Gatherer {
         for consumer in broker::consumers(&self.connection).await? {
             open.extend((consumer.open > 0).then(|| format!("{} messages of {}", consumer.open, consumer.durable)));
         }
+        let stored = broker::last_sequences(&self.connection).await?;
+        for service in SERVICES {
+            let published = "select stream, max(stream_seq) from outbox where stream is not null group by stream";
+            for row in self.rows(service, published).await? {
+                let (stream, seq) = (text(&row, 0), int(&row, 1).unwrap_or(0));
+                let last = stored.get(stream.as_str()).copied().unwrap_or(0);
+                open.extend(
+                    (seq > last).then(|| format!("{stream} ends at {last}, and {service} has published up to {seq}")),
+                );
+            }
+        }
         Ok(open)
     }
 

@@ -95,7 +95,11 @@ async fn a_poison_event_among_a_thousand_good_ones_is_one_dead_letter_and_is_fin
         world.publish(&format!("job-{n}")).await;
     }
     let all_done = || async {
-        let done = crate::things::number(&world.database, "select count(*) from counters where name like 'job-%' and value = 1").await;
+        let done = crate::things::number(
+            &world.database,
+            "select count(*) from counters where name like 'job-%' and value = 1",
+        )
+        .await;
         if done == 1_000 { Ok(()) } else { Err(format!("{done} done")) }
     };
     eventually(LIMIT, all_done, "a thousand jobs to be done").await;
@@ -176,6 +180,20 @@ async fn a_canary_that_fails_again_stops_the_rest() {
     for job in &jobs {
         assert_eq!(world.done(job).await, 1);
     }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_inbox_may_have_forgotten_is_replayed_only_when_somebody_insists() {
+    let world = World::start().await;
+    world.handling.set("a", Mood::Permanent);
+    world.publish("a").await;
+    let id = world.waiting(1).await[0].id;
+    world.handling.repair();
+    let options = Options { remembered: Some(Duration::from_nanos(1)), ..Options::default() };
+    let report = world.replay(&[id], &options).await;
+    assert!(matches!(&report.letters[0].outcome, Outcome::Refused { why } if why.contains("twice")), "{report:?}");
+    assert!(world.replay(&[id], &Options { again: true, ..options }).await.all_handled());
     world.stop().await;
 }
 

@@ -29,7 +29,8 @@ async fn crash_loop(world: &World) {
 
 async fn advisories_handled(world: &World, count: u64) {
     let settled = || async {
-        let found = world.connection.jetstream().get_consumer_from_stream(advisories::durable(WORKER), advisories::STREAM);
+        let found =
+            world.connection.jetstream().get_consumer_from_stream(advisories::durable(WORKER), advisories::STREAM);
         let mut consumer: PullConsumer = found.await.unwrap();
         let info = consumer.info().await.unwrap();
         let seen = (info.ack_floor.consumer_sequence, info.num_pending);

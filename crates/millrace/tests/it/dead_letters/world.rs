@@ -174,16 +174,17 @@ impl World {
     }
 
     pub(super) async fn publish_raw(&self, headers: &[(String, String)], body: Vec<u8>) {
-        let message = headers.iter().fold(PublishMessage::build(), |message, (name, value)| {
-            message.header(name.as_str(), value.as_str())
-        });
+        let message = headers
+            .iter()
+            .fold(PublishMessage::build(), |message, (name, value)| message.header(name.as_str(), value.as_str()));
         let sent = self.connection.jetstream().send_publish("jobs.created", message.payload(body.into()));
         in_time(in_time(sent).await.unwrap().into_future()).await.unwrap();
     }
 
     /// How often the work of a job was done.
     pub(super) async fn done(&self, job: &str) -> i64 {
-        number(&self.database, &format!("select value from counters where name = '{job}' union all select 0 limit 1")).await
+        number(&self.database, &format!("select value from counters where name = '{job}' union all select 0 limit 1"))
+            .await
     }
 
     pub(super) async fn letters(&self, state: Wanted) -> Vec<Letter> {
