@@ -17,10 +17,10 @@ pub(crate) fn show_if_failing(name: &str, log: &Path) {
     eprintln!("--- end of the log of {name} (whole log: {kept})\n{}\n---", local::tail(log, LINES_SHOWN));
 }
 
-/// Copies a log to the folder named in MILLRACE_TEST_LOGS, by default `millrace-test-logs` in the temporary folder.
+/// Copies a log to the folder named in TESTKIT_LOGS, by default `millrace-test-logs` in the temporary folder.
 fn keep(name: &str, log: &Path) -> std::io::Result<PathBuf> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let folder = std::env::var_os("MILLRACE_TEST_LOGS")
+    let folder = std::env::var_os("TESTKIT_LOGS")
         .map_or_else(|| std::env::temp_dir().join("millrace-test-logs"), PathBuf::from);
     std::fs::create_dir_all(&folder)?;
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
