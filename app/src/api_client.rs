@@ -29,7 +29,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 impl ApiClient {
     /// `base` is the API's address without a path: `http://127.0.0.1:8080`.
     pub fn new(base: &str) -> Result<Self, Failure> {
-        let http = millrace::http_client::http_client(TIMEOUT, CONNECT_TIMEOUT).map_err(|e| Failure::new(e.to_string()))?;
+        let http =
+            millrace::http_client::http_client(TIMEOUT, CONNECT_TIMEOUT).map_err(|e| Failure::new(e.to_string()))?;
         Ok(Self { base: base.trim_end_matches('/').to_owned(), http })
     }
 
@@ -89,7 +90,8 @@ impl Answer {
             return Ok(self.body);
         }
         let text = |name: &str| self.body.get(name).and_then(Value::as_str).map(str::to_owned);
-        let mut message = text("detail").or_else(|| text("title")).unwrap_or_else(|| format!("HTTP status {}", self.status));
+        let mut message =
+            text("detail").or_else(|| text("title")).unwrap_or_else(|| format!("HTTP status {}", self.status));
         for error in self.body.get("errors").and_then(Value::as_array).into_iter().flatten() {
             let part = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default();
             message.push_str(&format!("\n  {}: {}", part("field"), part("message")));

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{catalog, dead_letters, demo, events, health, orders, produce, serve, stock, topology, up, verify};
+use crate::commands::{
+    catalog, dead_letters, demo, events, health, orders, produce, serve, stock, topology, up, verify,
+};
 
 /// Event-driven order processing on NATS JetStream.
 ///

@@ -70,7 +70,12 @@ pub async fn run(context: &Context, command: Command) -> CommandResult {
                 output::json(&products);
             } else {
                 let row = |p: &Product| {
-                    vec![p.product_id.to_string(), p.name.clone(), p.unit_price.to_string(), p.opening_stock.to_string()]
+                    vec![
+                        p.product_id.to_string(),
+                        p.name.clone(),
+                        p.unit_price.to_string(),
+                        p.opening_stock.to_string(),
+                    ]
                 };
                 output::table(&["PRODUCT", "NAME", "PRICE", "OPENING STOCK"], products.iter().map(row));
             }
@@ -86,7 +91,9 @@ pub fn demo_products() -> Result<Vec<Product>, Failure> {
 /// Reads a catalog file and refuses it whole when one product is wrong.
 fn parse(text: &str, name: &str) -> Result<Vec<Product>, Failure> {
     let wrong = |reason: String| {
-        Failure::new(format!("{name}: {reason}")).remedy("look at docs/catalog.md for the format, and import again").usage()
+        Failure::new(format!("{name}: {reason}"))
+            .remedy("look at docs/catalog.md for the format, and import again")
+            .usage()
     };
     let file: CatalogFile = if text.trim_start().starts_with('{') {
         serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?
@@ -113,13 +120,19 @@ pub async fn import(connection: &Connection, products: &[Product], prune: bool) 
     let bucket = bucket(connection).await?;
     for product in products {
         let value = serde_json::to_vec(product).map_err(|e| Failure::new(e.to_string()))?;
-        bucket.put(product.product_id.as_str(), value.into()).await.map_err(|e| Failure::new(format!("the catalog bucket: {e}")))?;
+        bucket
+            .put(product.product_id.as_str(), value.into())
+            .await
+            .map_err(|e| Failure::new(format!("the catalog bucket: {e}")))?;
     }
     let mut removed = 0;
     if prune {
         for old in list(connection).await? {
             if !products.iter().any(|product| product.product_id == old.product_id) {
-                bucket.delete(old.product_id.as_str()).await.map_err(|e| Failure::new(format!("the catalog bucket: {e}")))?;
+                bucket
+                    .delete(old.product_id.as_str())
+                    .await
+                    .map_err(|e| Failure::new(format!("the catalog bucket: {e}")))?;
                 removed += 1;
             }
         }
@@ -130,7 +143,8 @@ pub async fn import(connection: &Connection, products: &[Product], prune: bool) 
 pub async fn list(connection: &Connection) -> Result<Vec<Product>, Failure> {
     let failed = |e: &dyn std::fmt::Display| Failure::new(format!("the catalog bucket: {e}"));
     let bucket = bucket(connection).await?;
-    let mut keys: Vec<String> = bucket.keys().await.map_err(|e| failed(&e))?.try_collect().await.map_err(|e| failed(&e))?;
+    let mut keys: Vec<String> =
+        bucket.keys().await.map_err(|e| failed(&e))?.try_collect().await.map_err(|e| failed(&e))?;
     keys.sort();
     let mut products = Vec::with_capacity(keys.len());
     let mut values = futures::stream::iter(keys).map(|key| bucket.get(key)).buffered(64);

@@ -94,7 +94,10 @@ async fn declared(settings: &Settings) -> Finding {
     let plan = topology::plan(&connection, &settings.declared_topology()).await.map_err(|e| wrong(e.to_string()))?;
     match plan.broken().count() {
         0 => Ok("streams and consumers keep the promise".into()),
-        n => Err((format!("{n} differences break the promise"), "millrace topology plan, then millrace topology apply".into())),
+        n => Err((
+            format!("{n} differences break the promise"),
+            "millrace topology plan, then millrace topology apply".into(),
+        )),
     }
 }
 
@@ -104,7 +107,8 @@ async fn dead_letters(context: &Context) -> Check {
     match super::dead_letters::waiting(context).await {
         Ok(0) => Check { name, ok: true, found: "none waits".into(), remedy: None },
         Ok(count) => {
-            let remedy = format!("millrace dead-letters list, millrace explain {}", millrace::codes::DEAD_LETTERS_WAITING);
+            let remedy =
+                format!("millrace dead-letters list, millrace explain {}", millrace::codes::DEAD_LETTERS_WAITING);
             Check { name, ok: true, found: format!("{count} waiting for a decision"), remedy: Some(remedy) }
         }
         Err(failure) => Check { name, ok: false, found: failure.message, remedy: failure.remedy },

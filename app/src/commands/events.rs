@@ -56,7 +56,9 @@ pub async fn run(context: &Context, command: Command) -> CommandResult {
     for stream in streams_for(args.subject.as_deref())? {
         sources.push(Source::open(connection.jetstream(), stream, &args).await?);
     }
-    let matches = |message: &jetstream::Message| args.order.as_ref().is_none_or(|order| header(message, "ce-subject") == Some(order.as_str()));
+    let matches = |message: &jetstream::Message| {
+        args.order.as_ref().is_none_or(|order| header(message, "ce-subject") == Some(order.as_str()))
+    };
     // History: of all heads the oldest goes first.
     loop {
         for source in &mut sources {
@@ -95,7 +97,9 @@ fn streams_for(subject: Option<&str>) -> Result<Vec<&'static str>, Failure> {
     }
     STREAMS.iter().find(|(prefix, _)| *prefix == first).map(|(_, stream)| vec![*stream]).ok_or_else(|| {
         let known: Vec<String> = STREAMS.iter().map(|(prefix, _)| format!("{prefix}.>")).collect();
-        Failure::new(format!("no stream has the subject {subject}")).remedy(format!("one of {}", known.join(", "))).usage()
+        Failure::new(format!("no stream has the subject {subject}"))
+            .remedy(format!("one of {}", known.join(", ")))
+            .usage()
     })
 }
 
@@ -112,7 +116,9 @@ impl Source {
             Failure::new(format!("the stream {stream} cannot be read: {e}")).remedy("millrace topology plan")
         };
         let deliver_policy = match (&args.since, args.from_seq) {
-            (Some(since), _) => DeliverPolicy::ByStartTime { start_time: OffsetDateTime::now_utc() - Duration::from(*since) },
+            (Some(since), _) => {
+                DeliverPolicy::ByStartTime { start_time: OffsetDateTime::now_utc() - Duration::from(*since) }
+            }
             (None, Some(start_sequence)) => DeliverPolicy::ByStartSequence { start_sequence },
             (None, None) => DeliverPolicy::New,
         };
@@ -152,8 +158,10 @@ fn show(context: &Context, message: &jetstream::Message) {
     let body: Value =
         serde_json::from_slice(&message.payload).unwrap_or_else(|_| json!(String::from_utf8_lossy(&message.payload)));
     if context.json {
-        let headers: serde_json::Map<String, Value> =
-            millrace::dead_letter::header_pairs(message.headers.as_ref()).into_iter().map(|(n, v)| (n, json!(v))).collect();
+        let headers: serde_json::Map<String, Value> = millrace::dead_letter::header_pairs(message.headers.as_ref())
+            .into_iter()
+            .map(|(n, v)| (n, json!(v)))
+            .collect();
         output::json_line(&json!({
             "at": at, "stream": info.stream, "seq": info.stream_sequence, "subject": message.subject.as_str(),
             "headers": headers, "body": body,

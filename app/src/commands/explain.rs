@@ -10,11 +10,16 @@ use crate::output;
 
 pub fn run(code: Option<&str>, as_json: bool) -> CommandResult {
     match code {
-        None if as_json => output::json(&codes::ALL.iter().map(|c| json!({"code": c.code, "title": c.title()})).collect::<Vec<_>>()),
-        None => output::table(&["CODE", "TITLE"], codes::ALL.iter().map(|c| vec![c.code.to_owned(), c.title().to_owned()])),
+        None if as_json => {
+            output::json(&codes::ALL.iter().map(|c| json!({"code": c.code, "title": c.title()})).collect::<Vec<_>>())
+        }
+        None => {
+            output::table(&["CODE", "TITLE"], codes::ALL.iter().map(|c| vec![c.code.to_owned(), c.title().to_owned()]))
+        }
         Some(asked) => {
-            let found = codes::lookup(asked)
-                .ok_or_else(|| Failure::new(format!("there is no error code {asked}")).remedy("millrace explain").usage())?;
+            let found = codes::lookup(asked).ok_or_else(|| {
+                Failure::new(format!("there is no error code {asked}")).remedy("millrace explain").usage()
+            })?;
             if as_json {
                 output::json(&json!({"code": found.code, "title": found.title(), "page": found.page}));
             } else {

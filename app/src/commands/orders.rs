@@ -139,7 +139,9 @@ async fn place(context: &Context, args: Place) -> CommandResult {
 fn parse_item(text: &str) -> Result<Value, Failure> {
     let (product, quantity) = text.split_once('=').unwrap_or((text, "1"));
     let wrong = || {
-        Failure::new(format!("{text:?} is not an item")).remedy("write PRODUCT=QUANTITY, for example coffee-beans-1kg=2").usage()
+        Failure::new(format!("{text:?} is not an item"))
+            .remedy("write PRODUCT=QUANTITY, for example coffee-beans-1kg=2")
+            .usage()
     };
     let quantity: u32 = quantity.parse().map_err(|_| wrong())?;
     if product.is_empty() { Err(wrong()) } else { Ok(json!({ "product_id": product, "quantity": quantity })) }
@@ -159,7 +161,13 @@ async fn list(context: &Context, args: List) -> CommandResult {
     output::table(
         &["ORDER", "STATUS", "TOTAL", "CUSTOMER", "CREATED"],
         orders.iter().map(|order| {
-            vec![text(order, "order_id"), status_of(order), total_of(order), text(order, "customer_id"), text(order, "created_at")]
+            vec![
+                text(order, "order_id"),
+                status_of(order),
+                total_of(order),
+                text(order, "customer_id"),
+                text(order, "created_at"),
+            ]
         }),
     );
     if let Some(cursor) = page.get("next_cursor").and_then(Value::as_str) {
@@ -176,11 +184,13 @@ async fn watch(context: &Context, client: &ApiClient, order_id: &str) -> Command
     let mut buffer = String::new();
     let mut seen = Vec::new();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|e| Failure::new(format!("the stream broke off: {e}")).remedy("run the command again"))?;
+        let chunk =
+            chunk.map_err(|e| Failure::new(format!("the stream broke off: {e}")).remedy("run the command again"))?;
         buffer.push_str(&String::from_utf8_lossy(&chunk));
         while let Some(end) = buffer.find("\n\n") {
             let block: String = buffer.drain(..end + 2).collect();
-            let data: String = block.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim_start).collect();
+            let data: String =
+                block.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim_start).collect();
             let Ok(entry) = serde_json::from_str::<Value>(&data) else { continue };
             if context.json {
                 output::json_line(&entry);
@@ -199,7 +209,8 @@ async fn watch(context: &Context, client: &ApiClient, order_id: &str) -> Command
 /// Whether all that follows from an order's end has happened: money and stock are where they belong.
 fn has_ended(events: &[String]) -> bool {
     let any = |names: &[&str]| events.iter().any(|event| names.contains(&event.as_str()));
-    let money_settled = any(&["payments.captured", "payments.voided", "payments.refunded", "payments.declined", "payments.failed"]);
+    let money_settled =
+        any(&["payments.captured", "payments.voided", "payments.refunded", "payments.declined", "payments.failed"]);
     let stock_settled = any(&["inventory.committed", "inventory.released", "inventory.rejected"]);
     any(&["orders.confirmed", "orders.cancelled"]) && money_settled && stock_settled
 }

@@ -101,7 +101,7 @@ fn demo_order(number: u64) -> Value {
     let mut items = vec![json!({ "product_id": product(number), "quantity": 1 + number % 3 })];
     if number % 10 == 4 {
         items = vec![json!({ "product_id": "signed-poster", "quantity": 1 })];
-    } else if number % 3 == 0 {
+    } else if number.is_multiple_of(3) {
         items.push(json!({ "product_id": product(number + 1), "quantity": 1 }));
     }
     json!({

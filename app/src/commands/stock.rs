@@ -37,7 +37,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 pub async fn run(context: &Context, command: Command) -> CommandResult {
     let connection = stack::connect(&context.settings, "stock").await?;
     let failed = |error: millrace::request_reply::RequestError| {
-        Failure::new(format!("the inventory service: {error}")).remedy("is it running? millrace serve inventory, or millrace doctor")
+        Failure::new(format!("the inventory service: {error}"))
+            .remedy("is it running? millrace serve inventory, or millrace doctor")
     };
     match command {
         Command::List { product } => {
@@ -47,8 +48,12 @@ pub async fn run(context: &Context, command: Command) -> CommandResult {
             show(context, &stock.levels);
         }
         Command::Adjust { product, delta, reason, id } => {
-            let adjustment =
-                StockAdjustment { adjustment_id: id.unwrap_or_else(uuid::Uuid::now_v7), product_id: product, delta, reason };
+            let adjustment = StockAdjustment {
+                adjustment_id: id.unwrap_or_else(uuid::Uuid::now_v7),
+                product_id: product,
+                delta,
+                reason,
+            };
             let level: StockLevel =
                 request_json(&connection, subjects::INVENTORY_ADJUST, &adjustment, DEADLINE).await.map_err(failed)?;
             show(context, &[level]);

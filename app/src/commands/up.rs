@@ -72,7 +72,8 @@ pub async fn run(mut context: Context, args: Args) -> CommandResult {
     welcome(&stack, &args, as_json, started.elapsed());
 
     let produced = Arc::new(Produced::default());
-    let producing = tokio::spawn(produce::place_orders(stack.api.clone(), args.rate, produced.clone(), shutdown.clone()));
+    let producing =
+        tokio::spawn(produce::place_orders(stack.api.clone(), args.rate, produced.clone(), shutdown.clone()));
     let status = tokio::spawn(show_status(live, produced, shutdown.clone()));
     let ended = tokio::select! {
         ended = stack.ended() => Some(ended),
@@ -95,7 +96,10 @@ pub async fn run(mut context: Context, args: Args) -> CommandResult {
     guard.shutdown().await;
     result?;
     if !as_json {
-        output::note(&format!("Stopped. Everything is kept in {}; `millrace up` goes on from there.", args.data_dir.display()));
+        output::note(&format!(
+            "Stopped. Everything is kept in {}; `millrace up` goes on from there.",
+            args.data_dir.display()
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -101,7 +101,8 @@ impl LocalStack {
             import_demo_catalog(&self.settings).await?;
             loop {
                 let sold = self.api.get("/catalog").await.ok().filter(|answer| answer.status == 200);
-                let products = sold.and_then(|answer| answer.body.get("products").and_then(|p| p.as_array()).map(Vec::len));
+                let products =
+                    sold.and_then(|answer| answer.body.get("products").and_then(|p| p.as_array()).map(Vec::len));
                 if products.unwrap_or(0) > 0 {
                     return Ok(());
                 }
@@ -117,7 +118,8 @@ impl LocalStack {
                 .into_iter()
                 .filter_map(|(name, condition)| condition.reason.map(|reason| format!("{name}: {reason}")))
                 .collect();
-            Err(Failure::new(format!("not ready within {START_LIMIT:?}: {}", waiting.join("; "))).remedy("millrace doctor"))
+            Err(Failure::new(format!("not ready within {START_LIMIT:?}: {}", waiting.join("; ")))
+                .remedy("millrace doctor"))
         })
     }
 
@@ -132,7 +134,9 @@ impl LocalStack {
         let limit = self.settings.shutdown.drain.get();
         let drained = match tokio::time::timeout(limit, &mut self.running).await {
             Ok(ended) => ended.unwrap_or_else(|panic| Err(Failure::new(panic.to_string()))),
-            Err(_) => Err(Failure::new(format!("work in hand was not finished within {limit:?}; it goes on at the next start"))),
+            Err(_) => Err(Failure::new(format!(
+                "work in hand was not finished within {limit:?}; it goes on at the next start"
+            ))),
         };
         if let Some(nats) = &mut self.nats {
             nats.stop().await;
@@ -165,7 +169,9 @@ async fn start_nats(program: &Path, options: &LocalOptions) -> Result<NatsServer
         .await
         .map_err(|e| {
             Failure::new(e.to_string())
-                .remedy("--nats-port and --nats-monitor-port choose other ports; NATS_URL uses a server that runs already")
+                .remedy(
+                    "--nats-port and --nats-monitor-port choose other ports; NATS_URL uses a server that runs already",
+                )
                 .code(millrace::codes::PORT_TAKEN)
         })
 }

@@ -107,8 +107,8 @@ async fn kit_parts(
     let health = health.scope(service);
     let component = health.component("nats");
     let connection = open(settings, service, millrace::connection::readiness(component)).await?;
-    let database_url = DatabaseUrl::for_service(&settings.database.url, service)
-        .map_err(|e| Failure::new(e.to_string()).usage())?;
+    let database_url =
+        DatabaseUrl::for_service(&settings.database.url, service).map_err(|e| Failure::new(e.to_string()).usage())?;
     Ok(KitParts {
         service,
         connection,

@@ -202,7 +202,10 @@ mod tests {
         assert_eq!(most.times(2), Err(MoneyError::TooLarge));
         assert_eq!(most.times(u32::MAX), Err(MoneyError::TooLarge));
         assert_eq!(most.plus(Money::new(1, eur()).unwrap()), Err(MoneyError::TooLarge));
-        assert!(matches!(most.plus(Money::new(1, "USD".parse().unwrap()).unwrap()), Err(MoneyError::MixedCurrencies(..))));
+        assert!(matches!(
+            most.plus(Money::new(1, "USD".parse().unwrap()).unwrap()),
+            Err(MoneyError::MixedCurrencies(..))
+        ));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use millrace::event::Event;
 use millrace::topology::{BucketSpec, ConsumerSpec, StreamSpec, Topology};
 
 use crate::orders::{OrderCancelled, OrderConfirmed, OrderCreated};
-use crate::{catalog, payments, inventory, notifications};
+use crate::{catalog, inventory, notifications, payments};
 
 /// What differs between installations.
 #[derive(Debug, Clone)]
@@ -73,7 +73,7 @@ pub fn topology(settings: &TopologySettings) -> Topology {
     );
     // A copy is its original and what is known about it.
     dead_letters.max_message_bytes = None;
-    dead_letters.max_age = dead_letters.max_age * 4;
+    dead_letters.max_age *= 4;
     let unanswered = stream(
         advisories::STREAM,
         &["$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>", "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>"],
@@ -92,7 +92,11 @@ pub fn topology(settings: &TopologySettings) -> Topology {
             stream("ORDERS", &["orders.>"], "What happened to orders; published by the order service"),
             stream("PAYMENTS", &["payments.>"], "What happened to payments; published by the payment service"),
             stream("INVENTORY", &["inventory.>"], "What happened to stock; published by the inventory service"),
-            stream("NOTIFICATIONS", &["notifications.>"], "What customers were told; published by the notification service"),
+            stream(
+                "NOTIFICATIONS",
+                &["notifications.>"],
+                "What customers were told; published by the notification service",
+            ),
             dead_letters,
             unanswered,
         ],
@@ -100,7 +104,12 @@ pub fn topology(settings: &TopologySettings) -> Topology {
             consumer("ORDERS", durables::PAYMENT_ORDERS, &orders, "payment: authorize, capture, void"),
             consumer("ORDERS", durables::INVENTORY_ORDERS, &orders, "inventory: reserve, commit, release"),
             consumer("ORDERS", durables::NOTIFICATION_ORDERS, &orders, "notification: tell the customer"),
-            consumer("ORDERS", durables::ORDER_FOREIGN, &["orders.created"], "order: take in orders of foreign publishers"),
+            consumer(
+                "ORDERS",
+                durables::ORDER_FOREIGN,
+                &["orders.created"],
+                "order: take in orders of foreign publishers",
+            ),
             consumer(
                 "PAYMENTS",
                 durables::ORDER_PAYMENTS,
@@ -148,7 +157,8 @@ mod tests {
         let topology = topology(&TopologySettings { replicas: 3, ..TopologySettings::default() });
         topology.validate().unwrap();
         assert!(topology.streams.iter().all(|stream| stream.replicas == 3), "{topology:#?}");
-        let (listeners, consumers): (Vec<_>, Vec<_>) = topology.consumers.iter().partition(|c| c.stream == "ADVISORIES");
+        let (listeners, consumers): (Vec<_>, Vec<_>) =
+            topology.consumers.iter().partition(|c| c.stream == "ADVISORIES");
         assert_eq!((consumers.len(), listeners.len()), (7, 7));
         for consumer in consumers {
             let replays = format!("replays.{}.>", consumer.durable);

@@ -61,9 +61,10 @@ impl std::str::FromStr for Reason {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|reason| reason.as_str() == text).ok_or_else(|| {
-            format!("there is no such reason; it is one of {}", Self::ALL.map(Self::as_str).join(", "))
-        })
+        Self::ALL
+            .into_iter()
+            .find(|reason| reason.as_str() == text)
+            .ok_or_else(|| format!("there is no such reason; it is one of {}", Self::ALL.map(Self::as_str).join(", ")))
     }
 }
 
@@ -135,7 +136,13 @@ impl DeadLetter {
     /// The same for the same message and consumer: burying it twice leaves one letter. The time is part of it, since a
     /// stream that lost its end in a power cut gives a number twice.
     pub fn message_id(&self) -> String {
-        format!("dlq-{}-{}-{}-{}", self.stream, self.consumer, self.stream_seq, self.published_at.unix_timestamp_nanos())
+        format!(
+            "dlq-{}-{}-{}-{}",
+            self.stream,
+            self.consumer,
+            self.stream_seq,
+            self.published_at.unix_timestamp_nanos()
+        )
     }
 
     /// A subject of its own for each letter, so that the broker can refuse a second one however late it comes.
@@ -198,15 +205,27 @@ async fn publish_until_confirmed(connection: &Connection, letter: &DeadLetter, b
             Ok((id, true)) => {
                 metrics::counter!("millrace_dead_letters_total", "consumer" => letter.consumer.clone(), "reason" => letter.reason.as_str())
                     .increment(1);
-                error!(consumer = letter.consumer, subject = letter.subject, stream_seq = letter.stream_seq,
-                    attempts = letter.attempts, reason = letter.reason.as_str(), error = letter.errors.join(": "),
-                    dead_letter = id, "the message is a dead letter now");
+                error!(
+                    consumer = letter.consumer,
+                    subject = letter.subject,
+                    stream_seq = letter.stream_seq,
+                    attempts = letter.attempts,
+                    reason = letter.reason.as_str(),
+                    error = letter.errors.join(": "),
+                    dead_letter = id,
+                    "the message is a dead letter now"
+                );
                 return id;
             }
             Ok((id, false)) => return id,
             Err(reason) => reason,
         };
-        warn!(consumer = letter.consumer, stream_seq = letter.stream_seq, reason, "a dead letter could not be stored yet, trying again");
+        warn!(
+            consumer = letter.consumer,
+            stream_seq = letter.stream_seq,
+            reason,
+            "a dead letter could not be stored yet, trying again"
+        );
         tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
         pause = (pause * 2).min(Duration::from_secs(5));
     }

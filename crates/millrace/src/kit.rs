@@ -204,7 +204,11 @@ impl<M: Model> Kit<M> {
             let listener = Advisories::new(connection.clone(), &spec.stream, &durable, restore.clone());
             self.when_topology_stands(|stop| listener.run(stop));
         } else {
-            warn!(service = self.parts.service, consumer = durable, "no consumer {catcher} is declared: a message that is never answered will not become a dead letter");
+            warn!(
+                service = self.parts.service,
+                consumer = durable,
+                "no consumer {catcher} is declared: a message that is never answered will not become a dead letter"
+            );
         }
         let consumer = Consumer::new(connection, &spec.stream, router, settings, gates, restore);
         self.when_topology_stands(|stop| consumer.run(stop));
@@ -292,7 +296,11 @@ impl<M: Model> Kit<M> {
 async fn end_all<T: 'static>(tasks: &mut JoinSet<T>, deadline: Instant, service: &str, what: &str) {
     let ended = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout_at(deadline, ended).await.is_err() {
-        warn!(service, tasks = tasks.len(), "{what} did not end in time and are cut off; what they had in hand is delivered again");
+        warn!(
+            service,
+            tasks = tasks.len(),
+            "{what} did not end in time and are cut off; what they had in hand is delivered again"
+        );
         tasks.shutdown().await;
     }
 }
@@ -321,7 +329,7 @@ fn ensure_in_background(parts: &KitParts) -> watch::Receiver<Option<Result<(), T
         match &result {
             Ok(()) => component.ready(),
             Err(TopologyError::Cancelled) => return,
-            Err(reason) => component.not_ready(&reason.to_string()),
+            Err(reason) => component.not_ready(reason.to_string()),
         }
         let _ = sender.send(Some(result));
         // The receivers must see the value, not the end of the sender.
@@ -334,7 +342,7 @@ async fn watch_database(database: Database, component: crate::health::Component,
     while !stop.is_cancelled() {
         match database.ping().await {
             Ok(()) => component.ready(),
-            Err(reason) => component.not_ready(&reason.to_string()),
+            Err(reason) => component.not_ready(reason.to_string()),
         }
         tokio::select! {
             () = tokio::time::sleep(PING_EVERY) => {}

@@ -20,8 +20,8 @@ pub(crate) fn show_if_failing(name: &str, log: &Path) {
 /// Copies a log to the folder named in TESTKIT_LOGS, by default `millrace-test-logs` in the temporary folder.
 fn keep(name: &str, log: &Path) -> std::io::Result<PathBuf> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let folder = std::env::var_os("TESTKIT_LOGS")
-        .map_or_else(|| std::env::temp_dir().join("millrace-test-logs"), PathBuf::from);
+    let folder =
+        std::env::var_os("TESTKIT_LOGS").map_or_else(|| std::env::temp_dir().join("millrace-test-logs"), PathBuf::from);
     std::fs::create_dir_all(&folder)?;
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let kept = folder.join(format!("{name}-{}-{count}.log", std::process::id()));

@@ -33,7 +33,6 @@ pub(crate) async fn millrace(folder: &Path, environment: &[(String, String)], ar
     let running = Command::new(env!("CARGO_BIN_EXE_millrace"))
         .args(args)
         .current_dir(folder)
-        .env_remove("TESTKIT_LOGS")
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .kill_on_drop(true)

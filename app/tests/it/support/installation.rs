@@ -59,7 +59,6 @@ impl Installation {
             ("NATS_URL".to_owned(), nats.url()),
             ("DATABASE_URL".to_owned(), database_url.unwrap_or_else(in_folder)),
             // A variable of testkit, and no setting: empty counts as not set.
-            ("TESTKIT_LOGS".to_owned(), String::new()),
         ];
         let of_services = [
             ("MILLRACE_HTTP_LISTEN", http.clone()),

@@ -46,8 +46,11 @@ pub(super) fn decode(body: &[u8]) -> Result<OrderCreated, DecodeError> {
             reason: format!("it says {:?} on the subject of v1", v1.version),
         });
     }
-    let total = Money::from_decimal(v1.amount, v1.currency)
-        .map_err(|e| DecodeError::Schema { event: NAME.into(), path: "/amount".into(), reason: e.to_string() })?;
+    let total = Money::from_decimal(v1.amount, v1.currency).map_err(|e| DecodeError::Schema {
+        event: NAME.into(),
+        path: "/amount".into(),
+        reason: e.to_string(),
+    })?;
     if total.minor == 0 {
         return Err(DecodeError::Schema {
             event: NAME.into(),
@@ -55,7 +58,8 @@ pub(super) fn decode(body: &[u8]) -> Result<OrderCreated, DecodeError> {
             reason: "it must be more than 0".into(),
         });
     }
-    let priced = |item: Item| PricedItem { product_id: item.product_id, quantity: item.quantity, unit_price_minor: None };
+    let priced =
+        |item: Item| PricedItem { product_id: item.product_id, quantity: item.quantity, unit_price_minor: None };
     Ok(OrderCreated {
         order_id: v1.order_id,
         customer_id: v1.customer_id,

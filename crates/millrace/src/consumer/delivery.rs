@@ -52,7 +52,10 @@ impl Shared {
     pub(super) async fn answer(&self, message: &jetstream::Message, answer: AckKind) {
         let left = tokio::time::timeout(HANDOVER, message.ack_with(answer)).await;
         if !matches!(left, Ok(Ok(()))) {
-            debug!(consumer = self.router.durable(), "an answer did not leave, the broker will deliver the message again");
+            debug!(
+                consumer = self.router.durable(),
+                "an answer did not leave, the broker will deliver the message again"
+            );
         }
     }
 
@@ -188,8 +191,15 @@ impl Shared {
     async fn delay(&self, message: &jetstream::Message, facts: &Facts, reason: &str) {
         let delay = self.settings.retry_delay(facts.delivered);
         metrics::counter!("millrace_retries_total", "consumer" => self.router.durable().to_owned()).increment(1);
-        warn!(consumer = self.router.durable(), stream_seq = facts.stream_seq, attempt = facts.delivered,
-            max_attempts = self.settings.max_attempts, retry_ms = delay.as_millis() as u64, reason, "the message comes back later");
+        warn!(
+            consumer = self.router.durable(),
+            stream_seq = facts.stream_seq,
+            attempt = facts.delivered,
+            max_attempts = self.settings.max_attempts,
+            retry_ms = delay.as_millis() as u64,
+            reason,
+            "the message comes back later"
+        );
         self.answer(message, AckKind::Nak(Some(delay))).await;
     }
 

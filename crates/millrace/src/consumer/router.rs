@@ -68,7 +68,12 @@ impl Router {
         H: Fn(Received<E>) -> F + Send + Sync + 'static,
         F: Future<Output = Result<(), Failure>> + Send + 'static,
     {
-        self.route(E::SUBJECT, E::VERSION, |body| serde_json::from_slice(body).map_err(|e| DecodeError::body(E::TYPE, e)), handler)
+        self.route(
+            E::SUBJECT,
+            E::VERSION,
+            |body| serde_json::from_slice(body).map_err(|e| DecodeError::body(E::TYPE, e)),
+            handler,
+        )
     }
 
     /// Handles an older version of `E`, converted to the newest. Does nothing for a version `E` does not declare.

@@ -228,7 +228,10 @@ async fn sleep_until(at: Option<Instant>) {
 async fn measure_lag(shared: Arc<Shared>, stop: CancellationToken) {
     let durable = shared.router.durable().to_owned();
     while !stop.is_cancelled() {
-        let info = shared.connection.jetstream().get_consumer_from_stream::<jetstream::consumer::pull::Config, _, _>(&durable, &shared.stream);
+        let info = shared
+            .connection
+            .jetstream()
+            .get_consumer_from_stream::<jetstream::consumer::pull::Config, _, _>(&durable, &shared.stream);
         if let Ok(mut consumer) = info.await
             && let Ok(info) = consumer.info().await
         {

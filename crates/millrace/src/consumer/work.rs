@@ -134,7 +134,11 @@ impl Work {
         if waiting.is_empty() {
             return;
         }
-        info!(consumer = self.shared.router.durable(), messages = waiting.len(), "messages that were not begun are given back");
+        info!(
+            consumer = self.shared.router.durable(),
+            messages = waiting.len(),
+            "messages that were not begun are given back"
+        );
         for message in waiting {
             if !self.shared.connection.is_connected() {
                 return;

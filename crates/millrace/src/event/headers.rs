@@ -102,8 +102,10 @@ pub fn decode_headers(headers: Option<&HeaderMap>, origin: &Origin<'_>) -> Resul
     }
     let time = match get("ce-time") {
         None => origin.stored_at,
-        Some(text) => OffsetDateTime::parse(&text, &Rfc3339)
-            .map_err(|e| DecodeError::Header { name: "ce-time".into(), reason: format!("{text} is not RFC 3339: {e}") })?,
+        Some(text) => OffsetDateTime::parse(&text, &Rfc3339).map_err(|e| DecodeError::Header {
+            name: "ce-time".into(),
+            reason: format!("{text} is not RFC 3339: {e}"),
+        })?,
     };
     let source = get("ce-source").unwrap_or_else(|| format!("/foreign/{}", origin.subject));
     let foreign = !source.starts_with(origin.own_source_prefix);

@@ -16,7 +16,11 @@ const IN_FLIGHT: usize = 64;
 
 /// Ids of rows that the broker acknowledged before `before_ms` (Unix milliseconds) and does not have any more. Rows that
 /// were acknowledged since the connection came back are not looked at: they can stand at the places of lost ones.
-pub(super) async fn lost_rows(connection: &Connection, database: &Database, before_ms: i64) -> Result<Vec<i64>, String> {
+pub(super) async fn lost_rows(
+    connection: &Connection,
+    database: &Database,
+    before_ms: i64,
+) -> Result<Vec<i64>, String> {
     let mut lost = Vec::new();
     for name in database.streams(before_ms).await.map_err(|e| e.to_string())? {
         let stream = connection.jetstream().get_stream_no_info(&name).await.map_err(|e| e.to_string())?;

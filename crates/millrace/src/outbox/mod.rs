@@ -4,8 +4,8 @@
 //! [`RelaySender`] to the [`Relay`], which publishes them at once from memory, many in flight, and tells the writer which
 //! ones the broker confirmed. What memory could not hold, or a crash left behind, the relay reads back from the table.
 
-mod queue;
 mod amnesia;
+mod queue;
 mod relay;
 
 pub use relay::{Relay, RelaySender, RelaySettings};

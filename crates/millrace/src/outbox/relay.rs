@@ -221,7 +221,8 @@ impl Relay {
                 self.store_confirmations(&writer, &storing);
             }
         }
-        if !self.confirmations.is_empty() && writer.confirm_last(std::mem::take(&mut self.confirmations)).await.is_err() {
+        if !self.confirmations.is_empty() && writer.confirm_last(std::mem::take(&mut self.confirmations)).await.is_err()
+        {
             debug!("the writer stopped first: the rows are published once more at the next start, and recognised");
         }
         let left = self.queue.len();
@@ -268,7 +269,11 @@ impl Relay {
     /// Comparing goes on until nothing is missing any more: marking the rows may fail, and is then done again.
     fn publish_again(&mut self, lost: Vec<i64>) {
         let service = self.database.service().to_owned();
-        warn!(service, events = lost.len(), "the broker has lost events it had acknowledged, they are published again from the outbox");
+        warn!(
+            service,
+            events = lost.len(),
+            "the broker has lost events it had acknowledged, they are published again from the outbox"
+        );
         metrics::counter!("millrace_broker_lost_total", "service" => service).increment(lost.len() as u64);
         self.confirmations.extend(lost.into_iter().map(|row_id| Confirmation { row_id, place: None }));
         self.revive = true;
@@ -318,7 +323,11 @@ impl Relay {
             self.catch_up();
         }
         if self.is_full(rows.len()) && !self.scan.is_some_and(|scan| scan.catching_up) {
-            warn!(service = self.database.service(), pending = self.queue.len(), "more events wait than memory may hold, the rest is read from the outbox table");
+            warn!(
+                service = self.database.service(),
+                pending = self.queue.len(),
+                "more events wait than memory may hold, the rest is read from the outbox table"
+            );
             self.catch_up();
         }
         match &mut self.scan {

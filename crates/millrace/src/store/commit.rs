@@ -139,11 +139,19 @@ impl<M: Model, S: Session<M>> Committer<M, S> {
         match self.commit_patiently(&mut waiting, &confirmations).await {
             Ok(outcomes) => answer(waiting, outcomes),
             Err(Refusal::Refused(reason)) if waiting.len() > 1 || !confirmations.is_empty() => {
-                warn!(service = self.core.service, reason, intents = waiting.len(), "a batch failed, its intents are tried one by one");
+                warn!(
+                    service = self.core.service,
+                    reason,
+                    intents = waiting.len(),
+                    "a batch failed, its intents are tried one by one"
+                );
                 if let Err(Refusal::Refused(reason) | Refusal::Left(reason)) =
                     self.commit_patiently(&mut Vec::new(), &confirmations).await
                 {
-                    error!(service = self.core.service, reason, "confirmations were not stored, the sweep will publish those rows again");
+                    error!(
+                        service = self.core.service,
+                        reason, "confirmations were not stored, the sweep will publish those rows again"
+                    );
                 }
                 for one in waiting {
                     let mut one = vec![one];
@@ -195,11 +203,19 @@ impl<M: Model, S: Session<M>> Committer<M, S> {
                 Err(SessionError::Lost(reason)) => {
                     self.session.abandon();
                     if self.core.leaving.is_cancelled() {
-                        warn!(service = self.core.service, reason, "the database is away and the service is stopping: what waits is refused");
+                        warn!(
+                            service = self.core.service,
+                            reason, "the database is away and the service is stopping: what waits is refused"
+                        );
                         self.gave_up = Some(reason);
                         continue;
                     }
-                    warn!(service = self.core.service, reason, retry_ms = pause.as_millis() as u64, "the database is away, trying again");
+                    warn!(
+                        service = self.core.service,
+                        reason,
+                        retry_ms = pause.as_millis() as u64,
+                        "the database is away, trying again"
+                    );
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
                         () = self.core.leaving.cancelled() => {}
@@ -334,7 +350,11 @@ impl<M: Model, S: Session<M>> Committer<M, S> {
             }
         };
         self.pruned_to = 0;
-        warn!(service = self.core.service, reason = failure, "old outbox and inbox rows could not be removed, trying again later");
+        warn!(
+            service = self.core.service,
+            reason = failure,
+            "old outbox and inbox rows could not be removed, trying again later"
+        );
         false
     }
 }

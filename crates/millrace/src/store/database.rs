@@ -80,7 +80,12 @@ impl Database {
                     match create_and_migrate(&config, migrations).await {
                         Ok(()) => break,
                         Err(StoreError::Unavailable(reason)) => {
-                            warn!(service, reason, retry_ms = pause.as_millis() as u64, "the database is away, trying again");
+                            warn!(
+                                service,
+                                reason,
+                                retry_ms = pause.as_millis() as u64,
+                                "the database is away, trying again"
+                            );
                             tokio::select! {
                                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(5)),
                                 () = shutdown.cancelled() => return Err(StoreError::Stopped),
@@ -127,7 +132,9 @@ impl Database {
     /// Unpublished outbox rows behind `after_id` that were committed no later than `created_before_ms`, in commit order.
     pub async fn unpublished(&self, after_id: i64, created_before_ms: i64, limit: u32) -> Result<Vec<Row>, StoreError> {
         match &self.pool {
-            Pool::Sqlite(pool) => pool.read(move |db| sqlite::unpublished(db, after_id, created_before_ms, limit)).await,
+            Pool::Sqlite(pool) => {
+                pool.read(move |db| sqlite::unpublished(db, after_id, created_before_ms, limit)).await
+            }
             Pool::Postgres(pool) => {
                 postgres::unpublished(&pool.get().await?, after_id, created_before_ms, i64::from(limit)).await
             }
@@ -190,7 +197,10 @@ fn notice_dead_servers(config: &mut tokio_postgres::Config, settings: &DatabaseS
     }
 }
 
-fn postgres_pool(config: tokio_postgres::Config, settings: &DatabaseSettings) -> Result<deadpool_postgres::Pool, StoreError> {
+fn postgres_pool(
+    config: tokio_postgres::Config,
+    settings: &DatabaseSettings,
+) -> Result<deadpool_postgres::Pool, StoreError> {
     let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
     let limit_ms = (settings.connect_timeout * STATEMENT_FACTOR).as_millis();
     // The server's side of the same limit: a statement nobody waits for any more must not go on, and the row locks of an
@@ -236,7 +246,9 @@ async fn create_database(config: &tokio_postgres::Config) -> Result<(), StoreErr
     match client.batch_execute(&format!("create database \"{}\"", name.replace('"', "\"\""))).await {
         Ok(()) => Ok(()),
         // Another instance was faster.
-        Err(e) if matches!(e.code(), Some(c) if *c == SqlState::DUPLICATE_DATABASE || *c == SqlState::UNIQUE_VIOLATION) => Ok(()),
+        Err(e) if matches!(e.code(), Some(c) if *c == SqlState::DUPLICATE_DATABASE || *c == SqlState::UNIQUE_VIOLATION) => {
+            Ok(())
+        }
         Err(e) => Err(StoreError::Failed(format!(
             "the database {name} does not exist and could not be created ({}): create it, or allow the user to",
             postgres::full_text(&e)

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use deadpool_postgres::{Client, Pool};
 use tokio_postgres::error::SqlState;
 
-use super::sqlite::{decode_headers, encode_headers};
 use super::session::{Prune, Pruned, Session, SessionError};
+use super::sqlite::{decode_headers, encode_headers};
 use super::{PostgresModel, StoreError};
 use crate::inbox::Mark;
 use crate::outbox::{Acknowledged, Backlog, Confirmation, NewRow, Row};
@@ -143,8 +143,7 @@ impl<M: PostgresModel> Session<M> for PostgresSession {
         let lanes: Vec<&str> = rows.iter().map(|r| r.lane.as_str()).collect();
         let headers: Vec<String> = rows.iter().map(encode_headers).collect::<Result<_, _>>()?;
         let bodies: Vec<&[u8]> = rows.iter().map(|r| r.body.as_ref()).collect();
-        let stored =
-            client.query(&statement, &[&message_ids, &subjects, &lanes, &headers, &bodies, &now_ms]).await?;
+        let stored = client.query(&statement, &[&message_ids, &subjects, &lanes, &headers, &bodies, &now_ms]).await?;
         let mut by_message = HashMap::with_capacity(stored.len());
         for row in &stored {
             by_message.insert(row.try_get::<_, String>(1)?, row.try_get::<_, i64>(0)?);
@@ -190,7 +189,9 @@ impl<M: PostgresModel> Session<M> for PostgresSession {
             client.prepare_cached("delete from outbox where id > $1 and id <= $2 and published_at < $3").await?;
         client.execute(&outbox, &[&what.after_id, &last_id, &what.published_before_ms]).await?;
         let inbox = client
-            .prepare_cached("delete from inbox where id in (select id from inbox order by id limit $1) and handled_at < $2")
+            .prepare_cached(
+                "delete from inbox where id in (select id from inbox order by id limit $1) and handled_at < $2",
+            )
             .await?;
         let forgotten = client.execute(&inbox, &[&what.limit, &what.handled_before_ms]).await?;
         Ok(Pruned {

@@ -12,11 +12,8 @@ pub(super) trait Session<M: Model>: Send {
     fn begin(&mut self) -> impl Future<Output = Result<(), SessionError>> + Send;
     /// Which of the marks exist already.
     fn seen(&mut self, marks: &[&Mark]) -> impl Future<Output = Result<HashSet<Mark>, SessionError>> + Send;
-    fn load(
-        &mut self,
-        model: &M,
-        intents: &[&M::Intent],
-    ) -> impl Future<Output = Result<M::Rows, SessionError>> + Send;
+    fn load(&mut self, model: &M, intents: &[&M::Intent])
+    -> impl Future<Output = Result<M::Rows, SessionError>> + Send;
     fn save(&mut self, model: &M, rows: &M::Rows) -> impl Future<Output = Result<(), SessionError>> + Send;
     fn insert_marks(&mut self, marks: &[&Mark], now_ms: i64) -> impl Future<Output = Result<(), SessionError>> + Send;
     /// Returns the ids, in the order of the rows.

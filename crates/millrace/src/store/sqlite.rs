@@ -84,7 +84,8 @@ impl<M: SqliteModel> Session<M> for SqliteSession {
     }
 
     async fn insert_marks(&mut self, marks: &[&Mark], now_ms: i64) -> Result<(), SessionError> {
-        let mut insert = self.db.prepare_cached("insert into inbox (consumer, event_id, handled_at) values (?, ?, ?)")?;
+        let mut insert =
+            self.db.prepare_cached("insert into inbox (consumer, event_id, handled_at) values (?, ?, ?)")?;
         for mark in marks {
             insert.execute(params![mark.consumer, mark.event_id, now_ms])?;
         }
@@ -128,7 +129,9 @@ impl<M: SqliteModel> Session<M> for SqliteSession {
             .execute(params![what.after_id, last_id, what.published_before_ms])?;
         let forgotten = self
             .db
-            .prepare_cached("delete from inbox where id in (select id from inbox order by id limit ?) and handled_at < ?")?
+            .prepare_cached(
+                "delete from inbox where id in (select id from inbox order by id limit ?) and handled_at < ?",
+            )?
             .execute(params![what.limit, what.handled_before_ms])?;
         Ok(Pruned {
             outbox_at: what.after_page(last_id, last_created_ms, rows),
@@ -153,10 +156,16 @@ impl<M: SqliteModel> Session<M> for SqliteSession {
 
 /// Headers as an outbox row keeps them.
 pub(super) fn encode_headers(row: &NewRow) -> Result<String, SessionError> {
-    serde_json::to_string(&row.headers).map_err(|e| SessionError::Refused(format!("headers of {}: {e}", row.message_id)))
+    serde_json::to_string(&row.headers)
+        .map_err(|e| SessionError::Refused(format!("headers of {}: {e}", row.message_id)))
 }
 
-pub(super) fn unpublished(db: &Connection, after_id: i64, created_before_ms: i64, limit: u32) -> Result<Vec<Row>, StoreError> {
+pub(super) fn unpublished(
+    db: &Connection,
+    after_id: i64,
+    created_before_ms: i64,
+    limit: u32,
+) -> Result<Vec<Row>, StoreError> {
     let mut select = db.prepare_cached(
         "select id, message_id, subject, lane, headers, body from outbox
          where published_at is null and id > ? and created_at <= ? order by id limit ?",
@@ -211,5 +220,6 @@ pub(super) fn decode_headers(text: &str) -> Result<crate::event::HeaderPairs, St
 
 pub(super) fn backlog(db: &Connection) -> Result<Backlog, StoreError> {
     let mut select = db.prepare_cached("select count(*), min(created_at) from outbox where published_at is null")?;
-    Ok(select.query_row([], |row| Ok(Backlog { rows: row.get::<_, i64>(0)? as u64, oldest_created_ms: row.get(1)? }))?)
+    Ok(select
+        .query_row([], |row| Ok(Backlog { rows: row.get::<_, i64>(0)? as u64, oldest_created_ms: row.get(1)? }))?)
 }

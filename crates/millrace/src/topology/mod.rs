@@ -28,5 +28,5 @@ pub use apply::{Applied, apply, plan};
 pub use ensure::{ensure, verify};
 pub use error::TopologyError;
 pub use plan::{Change, Entry, Kind, Plan};
-pub(crate) use subjects::covers;
 pub use spec::{BucketSpec, ConsumerSpec, DeliverPolicy, Discard, SpecError, StreamSpec, Topology};
+pub(crate) use subjects::covers;

@@ -104,17 +104,16 @@ async fn publish(broker: &Broker, counters: usize, values: std::ops::RangeInclus
         for counter in 0..counters {
             let thing = ThingHappened { counter: format!("c{counter}"), value };
             let encoded = encode(&thing, &EventId::generate(), &Retired::default()).unwrap().remove(0);
-            let pairs =
-                encode_headers(&encoded, "/millrace/test", OffsetDateTime::now_utc(), &Cause::spontaneous());
+            let pairs = encode_headers(&encoded, "/millrace/test", OffsetDateTime::now_utc(), &Cause::spontaneous());
             publish_raw(broker, "things.happened", &pairs, encoded.body).await;
         }
     }
 }
 
 async fn publish_raw(broker: &Broker, subject: &str, headers: &[(String, String)], body: Vec<u8>) {
-    let message = headers.iter().fold(PublishMessage::build(), |message, (name, value)| {
-        message.header(name.as_str(), value.as_str())
-    });
+    let message = headers
+        .iter()
+        .fold(PublishMessage::build(), |message, (name, value)| message.header(name.as_str(), value.as_str()));
     let sent = broker.connection.jetstream().send_publish(subject.to_owned(), message.payload(body.into()));
     in_time(in_time(sent).await.unwrap().into_future()).await.unwrap();
 }
@@ -193,11 +192,8 @@ async fn a_transient_failure_is_retried_with_growing_pauses_and_then_kept_whole_
     let original = broker.messages(STREAM).await.remove(0);
     let (failed, handled) = (Seen::default(), Seen::default());
     let (failing, handling) = (failed.clone(), handled.clone());
-    let settings = ConsumerSettings {
-        retry_first: Duration::from_millis(150),
-        retry_most: Duration::from_millis(600),
-        ..quick()
-    };
+    let settings =
+        ConsumerSettings { retry_first: Duration::from_millis(150), retry_most: Duration::from_millis(600), ..quick() };
     let consuming = Consuming::start(&broker, settings, Vec::new(), move |event| {
         let (failing, handling) = (failing.clone(), handling.clone());
         async move {
@@ -415,7 +411,8 @@ async fn nothing_is_lost_when_nats_restarts_in_the_middle() {
     }
     publish(&broker, 1, 51..=51).await;
     let all = || async {
-        let seen: HashSet<_> = seen.0.lock().unwrap().iter().map(|(counter, value, _)| (counter.clone(), *value)).collect();
+        let seen: HashSet<_> =
+            seen.0.lock().unwrap().iter().map(|(counter, value, _)| (counter.clone(), *value)).collect();
         if seen.len() == 1_001 { Ok(()) } else { Err(format!("{} of 1001", seen.len())) }
     };
     eventually(LIMIT, all, "every message to be handled").await;

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use millrace::connection::{Connection, NatsSettings};
 use millrace::consumer::{ConsumerSettings, Router};
+use millrace::event::Received;
 use millrace::health::Health;
 use millrace::kit::{self, Kit, KitParts, KitSettings};
-use millrace::event::Received;
 use millrace::outbox::RelaySettings;
 use millrace::store::StoreError;
 use testkit::eventually;
@@ -77,7 +77,8 @@ async fn a_service_works_before_nats_is_there_and_consumes_once_it_is() {
     }
     nats.start().await.unwrap();
     let echoed = || async {
-        let value = number(&database, "select value from counters where name = 'echo-a' union all select 0 limit 1").await;
+        let value =
+            number(&database, "select value from counters where name = 'echo-a' union all select 0 limit 1").await;
         if value == 5 { Ok(()) } else { Err(value.to_string()) }
     };
     eventually(LIMIT, echoed, "what was committed before to be published and consumed").await;
@@ -188,8 +189,7 @@ async fn a_handler_that_never_ends_does_not_keep_the_service_for_ever() {
     let broker = Broker::start().await;
     let home = Home::sqlite().await;
     let mut kit = start(&broker.connection, &home).await;
-    let router =
-        Router::new(DURABLE).on::<ThingHappened, _, _>(|_| std::future::pending::<Result<(), _>>());
+    let router = Router::new(DURABLE).on::<ThingHappened, _, _>(|_| std::future::pending::<Result<(), _>>());
     kit.consume(router, Vec::new()).unwrap();
     let (writer, shutdown) = (kit.writer(), kit.shutdown());
     let running = run(kit);

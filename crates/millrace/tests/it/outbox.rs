@@ -123,7 +123,11 @@ async fn a_broker_that_comes_and_goes_neither_loses_nor_doubles_nor_reorders() {
             let before = broker.count(STREAM).await;
             let works = || async { broker.count(STREAM).await >= before + 50 };
             eventually(LIMIT, works, "events to flow").await;
-            if round % 2 == 0 { broker.nats.kill().await } else { broker.nats.stop().await }
+            if round % 2 == 0 {
+                broker.nats.kill().await
+            } else {
+                broker.nats.stop().await
+            }
             broker.nats.start().await.unwrap();
         }
     };

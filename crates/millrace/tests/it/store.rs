@@ -9,9 +9,7 @@ use futures::poll;
 use millrace::store::{Committed, StoreError, WriterSettings};
 use testkit::eventually;
 
-use crate::things::{
-    Home, Intent, LIMIT, Writing, caused_by, execute, hold, in_time, no_relay, unmarked,
-};
+use crate::things::{Home, Intent, LIMIT, Writing, caused_by, execute, hold, in_time, no_relay, unmarked};
 
 macro_rules! on_both_backends {
     ($($promise:ident),+ $(,)?) => {
@@ -118,9 +116,8 @@ async fn old_rows_go_however_busy_the_writer_is_and_young_or_unpublished_ones_st
     let database = home.open().await;
     let now = time::OffsetDateTime::now_utc().unix_timestamp() * 1_000;
     let rows = |kind: &str, many: usize, created: i64, published: &str| {
-        let values: Vec<String> = (0..many)
-            .map(|n| format!("('{kind}-{n}', 's', 'l', '[]', '', {created}, {published})"))
-            .collect();
+        let values: Vec<String> =
+            (0..many).map(|n| format!("('{kind}-{n}', 's', 'l', '[]', '', {created}, {published})")).collect();
         format!(
             "insert into outbox (message_id, subject, lane, headers, body, created_at, published_at) values {};",
             values.join(",")
@@ -289,7 +286,11 @@ async fn postgres_stopped_and_started_under_load_loses_nothing_and_doubles_nothi
             let before = counting.loads.load(Ordering::SeqCst);
             let works = || async { counting.loads.load(Ordering::SeqCst) > before + 5 };
             eventually(LIMIT, works, "some batches").await;
-            if kill { server.kill().await } else { server.stop().await }
+            if kill {
+                server.kill().await
+            } else {
+                server.stop().await
+            }
             server.start().await.unwrap();
         }
     };
@@ -305,8 +306,7 @@ async fn while_the_database_is_away_callers_may_give_up_and_a_stopping_service_d
     server.kill().await;
     let mut waits = Box::pin(counting.writer.submit(unmarked(Intent::count("patient"))));
     assert!(poll!(&mut waits).is_pending());
-    let gave_up =
-        counting.writer.submit_within(Duration::from_millis(300), unmarked(Intent::count("hasty"))).await;
+    let gave_up = counting.writer.submit_within(Duration::from_millis(300), unmarked(Intent::count("hasty"))).await;
     assert!(matches!(gave_up, Err(StoreError::Unavailable(_))), "{gave_up:?}");
     server.start().await.unwrap();
     assert_eq!(in_time(waits).await.unwrap(), Committed::Now(1));

@@ -10,8 +10,8 @@ use millrace::event::{Cause, Event, EventId, Retired};
 use millrace::inbox::Mark;
 use millrace::outbox::{Relay, RelaySender, RelaySettings};
 use millrace::store::{
-    Database, DatabaseSettings, Migration, Model, Outbound, Pool, PostgresModel, SqliteModel, Submission, Table, Writer,
-    WriterSettings,
+    Database, DatabaseSettings, Migration, Model, Outbound, Pool, PostgresModel, SqliteModel, Submission, Table,
+    Writer, WriterSettings,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -78,7 +78,10 @@ impl Event for Unwritable {
 #[derive(Debug, Clone)]
 pub(crate) enum Intent {
     /// Adds one, once for this operation.
-    Count { counter: String, operation: String },
+    Count {
+        counter: String,
+        operation: String,
+    },
     /// Sets a value that the table's constraint forbids.
     BreakConstraint,
     /// Reads a column as what it is not.
