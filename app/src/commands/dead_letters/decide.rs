@@ -37,7 +37,8 @@ pub struct Replay {
     /// Set a header, or take it away with an empty value; for one dead letter
     #[arg(long = "header", value_name = "NAME=VALUE", conflicts_with = "all")]
     headers: Vec<String>,
-    /// Also those that were replayed or discarded before, which does no harm, and those older than inbox.keep_handled
+    /// Also those replayed or discarded before, which is harmless, and those older than inbox.keep_handled, whose effect may
+    /// come twice
     #[arg(long)]
     again: bool,
     /// How long to wait for results after the last was sent; the consumer's own retries take their time

@@ -143,7 +143,7 @@ fn print(letter: &Letter) {
     }
     output::line("errors, outermost first:");
     about.errors.iter().for_each(|error| output::line(&format!("  {error}")));
-    output::line("headers:");
+    output::line(if about.headers.is_empty() { "headers: none" } else { "headers:" });
     about.headers.iter().for_each(|(name, value)| output::line(&format!("  {name}: {value}")));
     output::line(&format!("body, {} bytes:", letter.body.len()));
     match std::str::from_utf8(&letter.body) {

@@ -77,7 +77,11 @@ impl Database {
                 notice_dead_servers(&mut config, settings);
                 let mut pause = Duration::from_millis(100);
                 loop {
-                    match create_and_migrate(&config, migrations).await {
+                    let ready = tokio::select! {
+                        ready = create_and_migrate(&config, migrations) => ready,
+                        () = shutdown.cancelled() => return Err(StoreError::Stopped),
+                    };
+                    match ready {
                         Ok(()) => break,
                         Err(StoreError::Unavailable(reason)) => {
                             warn!(

@@ -94,9 +94,11 @@ async fn an_event_takes_effect_once_however_often_it_comes(home: Home) {
     let holding = hold(&counting.writer).await;
     let mut twice_in_one_batch = Box::pin(join_all([submit("2"), submit("1"), submit("2"), submit("3")]));
     assert!(poll!(&mut twice_in_one_batch).is_pending());
+    let loads = counting.loads.load(Ordering::SeqCst);
     drop(holding);
     let answers: Vec<_> = in_time(twice_in_one_batch).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(answers, [Committed::Now(2), Committed::Before, Committed::Before, Committed::Now(3)]);
+    assert_eq!(counting.loads.load(Ordering::SeqCst) - loads, 1, "the repetition spoiled the batch");
     assert_eq!(counting.number("select value from counters").await, 3);
     assert_eq!(counting.number("select count(*) from outbox").await, 3);
 }
