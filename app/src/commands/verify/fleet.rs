@@ -70,10 +70,10 @@ impl Fleet {
         say: impl Fn(&str) + Copy + Send + 'static,
     ) -> Result<Self, Failure> {
         let places = Places::choose()?;
-        let nats = setup::start_nats(folder, say).await?;
+        let nats = setup::start_nats(folder, places.nats, say).await?;
         let postgres = match backend {
             Backend::Sqlite => None,
-            Backend::Postgres => Some(setup::start_postgres(folder, say).await?),
+            Backend::Postgres => Some(setup::start_postgres(folder, places.postgres, say).await?),
         };
         let database_url = setup::database_url(backend, folder, postgres.as_ref());
         let mut wires = HashMap::new();

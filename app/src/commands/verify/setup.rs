@@ -1,14 +1,15 @@
 //! The settings of a run and the places it uses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Permissions;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use millrace::config::Loader;
 use millrace::local::provision::Provision;
-use millrace::local::{NatsServer, Postgres, free_port, run_account};
+use millrace::local::{NatsServer, Postgres, run_account};
 use millrace::telemetry::LogTarget;
 use tempfile::TempDir;
 
@@ -89,20 +90,36 @@ pub struct Places {
     pub smtp: SocketAddr,
     pub mail: SocketAddr,
     pub sms: SocketAddr,
+    pub nats: u16,
+    pub postgres: u16,
     pub ops: BTreeMap<&'static str, SocketAddr>,
 }
 
+/// Where ports are drawn from: below what tests and other local servers draw theirs from, and what the system hands out,
+/// because a port has to stay free while the process that listens on it is dead.
+const PORTS: Range<u16> = 10_000..20_000;
+const DRAWS: usize = 200;
+
 impl Places {
     pub fn choose() -> Result<Self, Failure> {
-        let place = || {
-            let port = free_port().map_err(|e| Failure::new(e.to_string()))?;
-            Ok::<_, Failure>(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        let mut taken = BTreeSet::new();
+        let mut port = || {
+            let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+            let mut draws = (0..DRAWS).map(|_| fastrand::u16(PORTS));
+            let port = draws.find(|port| !taken.contains(port) && is_free(port));
+            let port =
+                port.ok_or_else(|| Failure::new(format!("no port is free from {} to {}", PORTS.start, PORTS.end)))?;
+            taken.insert(port);
+            Ok::<_, Failure>(port)
         };
+        let (nats, postgres) = (port()?, port()?);
+        let mut place = || Ok::<_, Failure>(SocketAddr::from((Ipv4Addr::LOCALHOST, port()?)));
         let mut ops = BTreeMap::new();
         for role in Role::ALL {
             ops.insert(role.name(), place()?);
         }
-        Ok(Self { api: place()?, gateway: place()?, smtp: place()?, mail: place()?, sms: place()?, ops })
+        let (api, gateway) = (place()?, place()?);
+        Ok(Self { api, gateway, smtp: place()?, mail: place()?, sms: place()?, nats, postgres, ops })
     }
 }
 
@@ -131,17 +148,25 @@ pub fn foreign_variables() -> impl Iterator<Item = String> {
     std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(changes)
 }
 
-pub async fn start_nats(folder: &Folder, say: impl Fn(&str) + Copy + Send + 'static) -> Result<NatsServer, Failure> {
+pub async fn start_nats(
+    folder: &Folder,
+    port: u16,
+    say: impl Fn(&str) + Copy + Send + 'static,
+) -> Result<NatsServer, Failure> {
     let finding = tokio::task::spawn_blocking(move || Provision::from_env().nats_server(&mut |text| say(text)));
     let program = finding
         .await
         .map_err(|panic| Failure::new(panic.to_string()))?
         .map_err(|e| Failure::new(e.to_string()).code(millrace::codes::NATS_SERVER_NOT_FOUND))?;
-    let starting = NatsServer::builder(program, folder.nats()).server_name("verify").start();
+    let starting = NatsServer::builder(program, folder.nats()).server_name("verify").client_port(port).start();
     starting.await.map_err(|e| Failure::new(e.to_string()))
 }
 
-pub async fn start_postgres(folder: &Folder, say: impl Fn(&str) + Copy + Send + 'static) -> Result<Postgres, Failure> {
+pub async fn start_postgres(
+    folder: &Folder,
+    port: u16,
+    say: impl Fn(&str) + Copy + Send + 'static,
+) -> Result<Postgres, Failure> {
     let finding = tokio::task::spawn_blocking(move || Provision::from_env().postgres(&mut |text| say(text)));
     let programs = finding
         .await
@@ -153,7 +178,7 @@ pub async fn start_postgres(folder: &Folder, say: impl Fn(&str) + Copy + Send + 
             .map_err(|e| Failure::new(format!("{} cannot be opened to PostgreSQL: {e}", folder.path().display())))?;
     }
     // A new folder holds nothing that could be lost; commits are forced to disk as always.
-    let starting = Postgres::builder(programs, folder.path().join("postgres")).sync_new_data(false).start();
+    let starting = Postgres::builder(programs, folder.path().join("postgres")).port(port).sync_new_data(false).start();
     starting.await.map_err(|error| Failure::new(error.to_string()))
 }
 
