@@ -24,6 +24,8 @@ const IMPATIENCE_MS: std::ops::Range<u64> = 1..40;
 const IMPATIENT_EVERY: u32 = 20;
 /// Pauses between attempts grow to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Customers come in crowds: what is killed then has more in hand.
+const BURST: u32 = 10;
 /// When a repetition comes that nothing made necessary.
 const LATER: Duration = Duration::from_secs(2);
 /// How often another system looks whether its order was taken in.
@@ -83,13 +85,13 @@ impl Customers {
         Ok(Self { http, api, broker, seed, deadline_ms, broker_forgets, give_up, counts, log })
     }
 
-    /// Every story, begun at a steady rate. Returns what each was told, once each has been told.
+    /// Every story, begun at a steady rate, a few at a time. Returns what each was told, once each has been told.
     pub async fn order(self: &Arc<Self>, stories: Vec<Story>, every: Duration) -> Vec<Wish> {
         let begun = Instant::now();
         let mut living = JoinSet::new();
         for (n, story) in (0_u32..).zip(stories) {
             tokio::select! {
-                () = sleep_until(begun + every * n) => {}
+                () = sleep_until(begun + every * (n - n % BURST)) => {}
                 () = self.give_up.cancelled() => break,
             }
             let customers = self.clone();

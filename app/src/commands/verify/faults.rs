@@ -1,6 +1,6 @@
 //! What can be broken, and the seeded schedule of when. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::stack::Role;
 
 /// Whether `--faults all` rolls the store of NATS back. Off until services publish again what a broker has forgotten;
 /// named in a list it runs all the same.
-const POWER_LOSS_IN_ALL: bool = false;
+const POWER_LOSS_IN_ALL: bool = true;
 
 /// The services that are broken. The simulators never are: they are the outside world, and their ledgers are evidence.
 pub const VICTIMS: [Role; 4] = [Role::Order, Role::Payment, Role::Inventory, Role::Notification];
@@ -130,6 +130,7 @@ pub enum Injection {
     /// SIGKILL, and start again after `down`.
     Kill {
         service: Role,
+        manner: Manner,
         down: Duration,
     },
     KillNats {
@@ -165,6 +166,20 @@ pub enum Injection {
     },
 }
 
+/// How a service is killed. One that is killed at an idle moment loses nothing; these make sure that it has something to
+/// lose.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Manner {
+    /// Out of the blue.
+    Plain,
+    /// After it stood still for so long: what the broker gave it meanwhile comes again late, behind newer messages.
+    Frozen(Duration),
+    /// After one of its wires was bad for so long: it is full of work that it cannot finish.
+    CutOff { link: Link, fault: Fault, since: Duration },
+    /// So many times, each so long after its start: while it catches up with what it has missed.
+    Again { times: u32, after: Duration },
+}
+
 /// What is broken by an injection; two at once would undo each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Target {
@@ -187,7 +202,17 @@ impl Injection {
     /// For counting: `kill payment`, `lose_answers on payment to the gateway`.
     pub fn name(&self) -> String {
         match self {
-            Self::Kill { service, .. } => format!("SIGKILL {}", service.name()),
+            Self::Kill { service, manner, .. } => {
+                let service = service.name();
+                match manner {
+                    Manner::Plain => format!("SIGKILL {service}"),
+                    Manner::Frozen(_) => format!("SIGSTOP, then SIGKILL {service}"),
+                    Manner::CutOff { link, fault, .. } => {
+                        format!("network {}: {link}, then SIGKILL {service}", fault_name(*fault))
+                    }
+                    Manner::Again { .. } => format!("SIGKILL {service} again and again"),
+                }
+            }
             Self::KillNats { .. } => "SIGKILL nats-server".into(),
             Self::KillPostgres { .. } => "SIGKILL PostgreSQL".into(),
             Self::Pause { service, .. } => format!("SIGSTOP {}", service.name()),
@@ -196,6 +221,15 @@ impl Injection {
             Self::Gateway { mode, .. } => format!("gateway: {}", mode_name(*mode)),
             Self::Mail { mode, .. } => format!("mail server: {}", mode_name(*mode)),
             Self::PowerLoss { .. } => "power loss of NATS".into(),
+        }
+    }
+
+    fn targets(&self) -> Vec<Target> {
+        match self {
+            Self::Kill { service, manner: Manner::CutOff { link, .. }, .. } => {
+                vec![Target::Service(*service), Target::Link(*link)]
+            }
+            other => vec![other.target()],
         }
     }
 
@@ -218,7 +252,16 @@ impl Injection {
         });
         recovers
             + match self {
-                Self::Kill { down, .. } | Self::KillNats { down } | Self::KillPostgres { down } => *down,
+                Self::Kill { manner, down, .. } => {
+                    *down
+                        + match manner {
+                            Manner::Plain => Duration::ZERO,
+                            Manner::Frozen(during) => *during,
+                            Manner::CutOff { since, .. } => *since,
+                            Manner::Again { times, after } => (*after + *down) * *times,
+                        }
+                }
+                Self::KillNats { down } | Self::KillPostgres { down } => *down,
                 Self::Pause { during, .. }
                 | Self::PauseNats { during }
                 | Self::Network { during, .. }
@@ -252,14 +295,14 @@ pub fn mode_name(mode: Behaviour) -> &'static str {
 }
 
 /// Faults begin this far apart: often enough that they overlap, seldom enough that work goes on in between.
-const GAP_MS: std::ops::Range<u64> = 300..1_300;
+const GAP_MS: std::ops::Range<u64> = 200..1_000;
 /// So long nothing is broken at the beginning, to have something to break.
 const CALM: Duration = Duration::from_secs(1);
 
 /// When to break what while orders are placed, for `length`. The same seed gives the same schedule.
 pub fn schedule(seed: u64, length: Duration, kinds: &Kinds, backend: Backend) -> Vec<Planned> {
     let mut rng = fastrand::Rng::with_seed(seed ^ 0x6661_756c_7473);
-    let mut busy: BTreeMap<String, Duration> = BTreeMap::new();
+    let mut busy: HashMap<Target, Duration> = HashMap::new();
     let mut deck = Vec::new();
     let mut planned = Vec::new();
     let mut at = CALM;
@@ -268,10 +311,10 @@ pub fn schedule(seed: u64, length: Duration, kinds: &Kinds, backend: Backend) ->
             deck = new_deck(&mut rng, kinds, backend);
         }
         // The next card whose target is whole again; every card is played before the deck is shuffled anew.
-        let free = |what: &Injection| busy.get(&format!("{:?}", what.target())).is_none_or(|until| *until <= at);
+        let free = |what: &Injection| what.targets().iter().all(|one| busy.get(one).is_none_or(|until| *until <= at));
         if let Some(found) = deck.iter().position(free) {
             let what = deck.remove(found);
-            busy.insert(format!("{:?}", what.target()), at + what.occupies());
+            busy.extend(what.targets().into_iter().map(|one| (one, at + what.occupies())));
             planned.push(Planned { at, what });
         } else if deck.is_empty() {
             return planned;
@@ -288,7 +331,15 @@ fn new_deck(rng: &mut fastrand::Rng, kinds: &Kinds, backend: Backend) -> Vec<Inj
         let mut between = |from: u64, to: u64| millis(rng.u64(from..=to));
         match kind {
             Kind::Kill => {
-                deck.extend(VICTIMS.map(|service| Injection::Kill { service, down: between(100, 2_000) }));
+                for service in VICTIMS.into_iter().chain(VICTIMS) {
+                    let manner = match between(0, 4).as_millis() {
+                        0 => Manner::Plain,
+                        1 => Manner::Frozen(between(300, 2_500)),
+                        2 => Manner::Again { times: 3, after: between(250, 1_200) },
+                        _ => cut_off(service, backend, &mut between),
+                    };
+                    deck.push(Injection::Kill { service, manner, down: between(50, 1_500) });
+                }
             }
             Kind::KillNats => deck.push(Injection::KillNats { down: between(100, 2_000) }),
             Kind::KillPostgres if backend == Backend::Postgres => {
@@ -325,6 +376,27 @@ fn new_deck(rng: &mut fastrand::Rng, kinds: &Kinds, backend: Backend) -> Vec<Inj
     deck
 }
 
+/// One of the wires of a service goes bad, and then the service is killed.
+fn cut_off(service: Role, backend: Backend, between: &mut impl FnMut(u64, u64) -> Duration) -> Manner {
+    let mut wires = vec![Link::Nats(service)];
+    wires.extend((backend == Backend::Postgres).then_some(Link::Database(service)));
+    match service {
+        Role::Order => wires.push(Link::Customers),
+        Role::Payment => wires.push(Link::Gateway),
+        Role::Notification => wires.push(Link::Smtp),
+        Role::Inventory | Role::Simulators => {}
+    }
+    let drawn = between(0, wires.len() as u64 - 1).as_millis() as usize;
+    let fault = match between(0, 2).as_millis() {
+        0 => Fault::Cut,
+        1 => Fault::BlackHole,
+        // Never over before the service is killed.
+        _ => Fault::LoseAnswers { cut_after: Duration::from_secs(60) },
+    };
+    let link = wires.get(drawn).copied().unwrap_or(Link::Nats(service));
+    Manner::CutOff { link, fault, since: between(200, 2_000) }
+}
+
 /// Every wire there is. SQLite has none.
 pub fn links(backend: Backend) -> Vec<Link> {
     let databases = VICTIMS.map(Link::Database).into_iter().filter(|_| backend == Backend::Postgres);
@@ -355,9 +427,14 @@ mod tests {
 
     #[test]
     fn within_a_minute_every_service_is_killed_and_stopped_and_every_wire_is_bad() {
-        let names: BTreeSet<_> =
-            plan(7, 60, "all").iter().map(|planned| format!("{:?}", planned.what.target())).collect();
+        let planned = plan(7, 60, "all");
+        let names: BTreeSet<_> = planned.iter().map(|planned| format!("{:?}", planned.what.target())).collect();
         assert_eq!(names.len(), VICTIMS.len() + links(Backend::Postgres).len() + 4, "{names:?}");
+        for service in VICTIMS {
+            let killed =
+                |one: &&Planned| matches!(one.what, Injection::Kill { service: victim, .. } if victim == service);
+            assert!(planned.iter().filter(killed).count() >= 2, "{}", service.name());
+        }
     }
 
     #[test]
@@ -367,7 +444,9 @@ mod tests {
             for (n, one) in planned.iter().enumerate() {
                 for other in &planned[n + 1..] {
                     let apart = other.at >= one.at + one.what.occupies();
-                    assert!(apart || one.what.target() != other.what.target(), "{one:?} {other:?}");
+                    let other_targets = other.what.targets();
+                    let shared = one.what.targets().iter().any(|target| other_targets.contains(target));
+                    assert!(apart || !shared, "{one:?} {other:?}");
                 }
             }
         }

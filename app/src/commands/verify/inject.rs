@@ -13,8 +13,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::faults::{Injection, Planned, VICTIMS, mode_name};
+use super::faults::{Injection, Manner, Planned, VICTIMS, mode_name};
 use super::fleet::Fleet;
+use crate::stack::Role;
 
 /// A server that was killed may find its port or files still in use for a moment.
 const START_ATTEMPTS: u32 = 5;
@@ -57,12 +58,7 @@ impl Injector {
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(what.name()).or_default() += 1;
         let fleet = &self.fleet;
         let failed = match what {
-            Injection::Kill { service, down } => {
-                let mut service = fleet.service(service).lock().await;
-                service.child.kill().await;
-                sleep(down).await;
-                service.restart().err().map(|failure| failure.message)
-            }
+            Injection::Kill { service, manner, down } => self.kill(service, manner, down).await,
             Injection::Pause { service, during } => {
                 let mut service = fleet.service(service).lock().await;
                 let paused = service.child.pause().await;
@@ -104,6 +100,40 @@ impl Injector {
         if let Some(reason) = failed {
             fleet.problem(format!("{} could not be done or undone: {reason}", what.name()));
         }
+    }
+
+    async fn kill(&self, role: Role, manner: Manner, down: Duration) -> Option<String> {
+        let mut service = self.fleet.service(role).lock().await;
+        match manner {
+            Manner::Plain => {}
+            Manner::Frozen(during) => {
+                if let Err(error) = service.child.pause().await {
+                    return Some(error.to_string());
+                }
+                sleep(during).await;
+            }
+            Manner::CutOff { link, fault, since } => {
+                if let Some(wire) = self.fleet.wire(link) {
+                    wire.set(fault);
+                    sleep(since).await;
+                    service.child.kill().await;
+                    wire.set(Fault::Pass);
+                }
+            }
+            Manner::Again { times, after } => {
+                for _ in 1..times {
+                    service.child.kill().await;
+                    sleep(down).await;
+                    if let Err(failure) = service.restart() {
+                        return Some(failure.message);
+                    }
+                    sleep(after).await;
+                }
+            }
+        }
+        service.child.kill().await;
+        sleep(down).await;
+        service.restart().err().map(|failure| failure.message)
     }
 
     async fn simulator(&self, address: String, mode: Behaviour, during: Duration) -> Option<String> {

@@ -119,7 +119,8 @@ fn story(rng: &mut fastrand::Rng, number: u32, wares: &[Ware]) -> Story {
         21..24 => "pm_slow",
         _ => GOOD_CARDS[rng.usize(0..GOOD_CARDS.len())],
     };
-    let cancels = !foreign && rng.u32(0..100) < 10;
+    // Most come too late. Those that do not meet a payment service that is away: the cancellation overtakes the order.
+    let cancels = !foreign && rng.u32(0..100) < 25;
     Story {
         number,
         way,
@@ -128,7 +129,7 @@ fn story(rng: &mut fastrand::Rng, number: u32, wares: &[Ware]) -> Story {
         payment_method,
         email: !foreign && rng.u32(0..100) < 75,
         phone: !foreign && rng.u32(0..100) < 10,
-        cancel_after: cancels.then(|| Duration::from_millis(rng.u64(0..1_500))),
+        cancel_after: cancels.then(|| Duration::from_millis(rng.u64(0..2_500))),
     }
 }
 
