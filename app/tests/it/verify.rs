@@ -61,7 +61,7 @@ async fn nothing_is_lost_or_doubled_while_everything_is_broken() {
     let faults = report["faults"].as_object().unwrap();
     for fault in ["SIGKILL order", "SIGKILL payment", "SIGKILL inventory", "SIGKILL nats-server", "SIGSTOP nats-server"]
     {
-        assert!(faults.contains_key(fault), "no {fault} among {faults:#?}");
+        assert!(faults.keys().any(|key| key.contains(fault)), "no {fault} among {faults:#?}");
     }
     assert!(report["requests"]["unanswered"].as_u64().unwrap() > 0, "{report:#}");
     assert_eq!(entries(temporary.path()), 0, "nothing is left behind");
