@@ -144,7 +144,7 @@ impl Relay {
         (relay, RelaySender { rows: sender, missed })
     }
 
-    /// Publishes until `stop` is cancelled, then finishes what is in memory as long as the broker takes it. What is left
+    /// Publishes until `stop` is cancelled, then finishes what was committed as long as the broker takes it. What is left
     /// stays in the table and is published at the next start.
     pub async fn run<M: Model>(mut self, writer: Writer<M>, stop: CancellationToken) {
         let mut in_flight: FuturesUnordered<BoxFuture<'static, Published>> = FuturesUnordered::new();
@@ -162,14 +162,16 @@ impl Relay {
                 self.catch_up();
             }
             self.start_publishing(&mut in_flight);
-            if stop.is_cancelled() {
+            if stop.is_cancelled() && !self.is_catching_up() {
                 self.page = None;
-                let nothing_to_do = in_flight.is_empty() && self.queue.nothing_ready();
-                if self.rows.is_empty() && (nothing_to_do || !self.connection.is_connected()) {
-                    break;
-                }
             } else if self.page.is_none() {
                 self.page = self.next_page();
+            }
+            if stop.is_cancelled() && self.rows.is_empty() {
+                let nothing_to_do = in_flight.is_empty() && self.queue.nothing_ready() && self.page.is_none();
+                if nothing_to_do || !self.connection.is_connected() {
+                    break;
+                }
             }
             tokio::select! {
                 Some((row, result)) = in_flight.next(), if !in_flight.is_empty() => self.published(row, result),
@@ -191,7 +193,7 @@ impl Relay {
                     self.show(measured);
                 }
                 () = self.queue.next_retry(), if !stop.is_cancelled() => self.queue.unpark_due(),
-                _ = sweep.tick() => {
+                _ = sweep.tick(), if !stop.is_cancelled() => {
                     self.start_sweep();
                     // Beside the loop: counting the rows of a long outage takes a while, a hanging database for ever.
                     let database = self.database.clone();
@@ -215,7 +217,7 @@ impl Relay {
                         Err(reason) => debug!(reason, "the stream could not be compared with the outbox yet, trying again"),
                     }
                 }
-                () = stop.cancelled(), if !stop.is_cancelled() => debug!("the relay finishes what is in memory"),
+                () = stop.cancelled(), if !stop.is_cancelled() => debug!("the relay finishes what was committed"),
             }
             if self.confirmations.len() >= CONFIRM_BATCH {
                 self.store_confirmations(&writer, &storing);
@@ -236,6 +238,11 @@ impl Relay {
         self.queue.reopen();
         self.page = None;
         self.scan = Some(Scan::catching_up());
+    }
+
+    /// Whether rows of this process may stand in the table and nowhere else, and the table can be read.
+    fn is_catching_up(&self) -> bool {
+        !self.read_failed && self.scan.is_some_and(|scan| scan.catching_up)
     }
 
     /// When the present connection came to be, Unix milliseconds.

@@ -133,9 +133,36 @@ async fn expect_settled(broker: &Broker) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_message_is_handled_once_in_order_per_key_and_by_no_more_workers_than_allowed() {
+async fn each_message_is_handled_once_and_those_of_one_key_one_after_the_other() {
     let broker = Broker::start().await;
-    publish(&broker, 20, 1..=15).await;
+    // Fewer keys than workers: messages of one key are in hand together.
+    publish(&broker, 3, 1..=60).await;
+    let seen = Seen::default();
+    let noting = seen.clone();
+    let consuming = Consuming::start(&broker, quick(), Vec::new(), move |event| {
+        let noting = noting.clone();
+        async move {
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(0..5))).await;
+            noting.note(&event);
+            Ok(())
+        }
+    });
+    publish(&broker, 3, 61..=80).await;
+    seen.at_least(240).await;
+    expect_settled(&broker).await;
+    assert_eq!(broker.consumer().await.num_redelivered, 0);
+    let values = seen.values_by_counter();
+    assert_eq!(values.len(), 3);
+    for (counter, values) in values {
+        assert_eq!(values, (1..=80).collect::<Vec<_>>(), "{counter}");
+    }
+    consuming.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handlers_run_side_by_side_and_never_more_than_there_are_workers() {
+    let broker = Broker::start().await;
+    publish(&broker, 100, 1..=3).await;
     let (seen, running, most) = (Seen::default(), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (noting, counting, highest) = (seen.clone(), running.clone(), most.clone());
     let settings = ConsumerSettings { workers: 8, ..quick() };
@@ -143,23 +170,15 @@ async fn each_message_is_handled_once_in_order_per_key_and_by_no_more_workers_th
         let (noting, counting, highest) = (noting.clone(), counting.clone(), highest.clone());
         async move {
             highest.fetch_max(counting.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            tokio::time::sleep(Duration::from_millis(fastrand::u64(0..5))).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
             noting.note(&event);
             counting.fetch_sub(1, Ordering::SeqCst);
             Ok(())
         }
     });
-    publish(&broker, 20, 16..=20).await;
-    seen.at_least(400).await;
+    seen.at_least(300).await;
     expect_settled(&broker).await;
-    assert_eq!(broker.consumer().await.num_redelivered, 0);
-    let values = seen.values_by_counter();
-    assert_eq!(values.len(), 20);
-    for (counter, values) in values {
-        assert_eq!(values, (1..=20).collect::<Vec<_>>(), "{counter}");
-    }
-    let most = most.load(Ordering::SeqCst);
-    assert!((2..=8).contains(&most), "{most} ran side by side");
+    assert_eq!((seen.len(), most.load(Ordering::SeqCst)), (300, 8));
     consuming.stop().await;
 }
 
@@ -298,13 +317,17 @@ async fn a_handler_that_panics_is_asked_again() {
 async fn a_closed_gate_costs_no_delivery_attempt_also_when_it_closes_while_messages_were_asked_for() {
     let broker = Broker::with_ack_wait(Duration::from_secs(1)).await;
     let (gate, open) = watch::channel(false);
-    let seen = Seen::default();
-    let noting = seen.clone();
+    let (seen, release) = (Seen::default(), Arc::new(Semaphore::new(10)));
+    let (noting, released) = (seen.clone(), release.clone());
     let consuming = Consuming::start(&broker, quick(), vec![watch::channel(true).1, open], move |event| {
-        noting.note(&event);
-        async { Ok(()) }
+        let (noting, released) = (noting.clone(), released.clone());
+        async move {
+            released.acquire().await.unwrap().forget();
+            noting.note(&event);
+            Ok(())
+        }
     });
-    publish(&broker, 2, 1..=5).await;
+    publish(&broker, 1, 1..=10).await;
     gate.send_replace(true);
     seen.at_least(10).await;
     expect_settled(&broker).await;
@@ -314,25 +337,25 @@ async fn a_closed_gate_costs_no_delivery_attempt_also_when_it_closes_while_messa
     gate.send_replace(false);
     let withdrawn = || async { broker.consumer().await.num_waiting == 0 };
     eventually(Duration::from_secs(2), withdrawn, "what was asked for to be withdrawn").await;
-    publish(&broker, 2, 6..=10).await;
+    publish(&broker, 1, 11..=20).await;
     let info = broker.consumer().await;
     assert_eq!((info.delivered.consumer_sequence, info.num_pending), (10, 10));
 
-    // Closing in the middle of a flood: what is in hand is kept, and nothing is begun.
+    // Closing while one runs and others wait for it: they are kept for longer than ack-wait and not begun.
     gate.send_replace(true);
-    seen.at_least(11).await;
+    let in_hand = || async { broker.consumer().await.num_ack_pending == 10 };
+    eventually(LIMIT, in_hand, "messages to be in hand").await;
     gate.send_replace(false);
-    publish(&broker, 5, 11..=60).await;
-    // Time for what was begun before; then longer than ack-wait, in which nothing may be begun or delivered again.
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let begun = seen.len();
-    tokio::time::sleep(Duration::from_millis(1_200)).await;
-    assert_eq!(seen.len(), begun, "a handler was started at a closed gate");
+    eventually(LIMIT, withdrawn, "what was asked for to be withdrawn").await;
+    release.add_permits(10);
+    seen.at_least(11).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(seen.len(), 11, "a handler was started at a closed gate");
     gate.send_replace(true);
-    seen.at_least(270).await;
+    seen.at_least(20).await;
     expect_settled(&broker).await;
-    assert_eq!(seen.len(), 270);
-    assert_eq!(broker.consumer().await.delivered.consumer_sequence, 270, "an attempt was spent");
+    assert_eq!(seen.values_by_counter()["c0"], (1..=20).collect::<Vec<_>>());
+    assert_eq!(broker.consumer().await.delivered.consumer_sequence, 20, "an attempt was spent");
     consuming.stop().await;
 }
 

@@ -201,6 +201,18 @@ async fn what_the_broker_refuses_for_ever_holds_up_neither_the_others_nor_the_en
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_is_stopped_at_once_publishes_what_was_committed_first() {
+    let broker = Broker::start().await;
+    let home = Home::sqlite().await;
+    let database = home.open().await;
+    // More than memory holds, and stopped before the table can have been read.
+    let publishing = Publishing::on(&database, &broker, RelaySettings { max_pending: 20, ..without_sweeps() });
+    publishing.count(30, 20).await;
+    publishing.stop().await;
+    expect_in_order(&broker, 30, 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_that_is_stopped_while_rows_are_refused_or_nats_is_away_ends_soon() {
     let mut broker = Broker::start().await;
     let home = Home::sqlite().await;
