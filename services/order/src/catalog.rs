@@ -14,7 +14,7 @@ use millrace::event::Cause;
 use millrace::store::Writer;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::model::{CatalogChange, Intent, OrderModel};
 
@@ -22,6 +22,8 @@ use crate::model::{CatalogChange, Intent, OrderModel};
 pub type Products = BTreeMap<ProductId, Product>;
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Interruptions in a row after which it no longer looks like a start or a reconnection.
+const WORTH_A_WARNING: u32 = 5;
 
 /// The catalog as it is now. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -64,14 +66,17 @@ impl Watcher {
     /// Follows the bucket until `shutdown`, starting over whenever something goes wrong.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
         let mut pause = Duration::from_millis(100);
+        let mut interruptions = 0;
         let following = async {
             loop {
-                let Err(reason) = self.follow(&mut pause).await;
-                warn!(
-                    reason,
-                    retry_ms = pause.as_millis() as u64,
-                    "the catalog cannot be followed at the moment, trying again"
-                );
+                let Err(reason) = self.follow(&mut pause, &mut interruptions).await;
+                interruptions += 1;
+                let retry_ms = pause.as_millis() as u64;
+                if interruptions < WORTH_A_WARNING {
+                    debug!(reason, retry_ms, "the catalog cannot be followed at the moment, trying again");
+                } else {
+                    warn!(reason, retry_ms, "the catalog cannot be followed, trying again");
+                }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
@@ -83,7 +88,7 @@ impl Watcher {
     }
 
     /// Reads what the bucket has, then what changes. Ends only with the reason why it could not go on.
-    async fn follow(&self, pause: &mut Duration) -> Result<std::convert::Infallible, String> {
+    async fn follow(&self, pause: &mut Duration, interruptions: &mut u32) -> Result<std::convert::Infallible, String> {
         self.connection.connected().await.map_err(|e| e.to_string())?;
         let store = self.connection.jetstream().get_key_value(BUCKET).await.map_err(|e| e.to_string())?;
         let mut entries = store.watch_with_history(">").await.map_err(|e| e.to_string())?;
@@ -95,6 +100,7 @@ impl Watcher {
         while let Some(entry) = entries.next().await {
             let entry = entry.map_err(|e| e.to_string())?;
             *pause = Duration::from_millis(100);
+            *interruptions = 0;
             match history.take() {
                 Some(mut so_far) => {
                     add(&mut so_far, &entry);
