@@ -14,6 +14,7 @@ mod settings;
 mod state;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::jetstream::context::ContextBuilder;
@@ -36,6 +37,9 @@ pub const NATS_ERRORS: &str = "millrace_nats_errors_total";
 
 /// Several acknowledgements may be dropped unawaited; the client gives up on each after this time.
 const DROPPED_ACK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Enough of a server's random id to tell two apart; it is kept with every row of the outbox.
+const SERVER_RUN_LENGTH: usize = 16;
 
 /// A shared handle to one connection to NATS. Clones are cheap and speak over the same socket.
 #[derive(Clone)]
@@ -127,6 +131,19 @@ impl Connection {
     /// Whether a server answers right now.
     pub fn is_connected(&self) -> bool {
         matches!(*self.inner.monitor.state.borrow(), State::Connected { .. })
+    }
+
+    /// The number of the present connection. Two equal numbers mean that the connection did not change in between.
+    pub(crate) fn number(&self) -> u64 {
+        self.inner.client.statistics().connects.load(Ordering::Relaxed)
+    }
+
+    /// Names the run of the server that this connection leads to: a server takes a new id at each of its starts. True of
+    /// the connection over which the caller has just been answered.
+    pub fn server_run(&self) -> String {
+        let mut id = self.inner.client.server_info().server_id;
+        id.truncate(SERVER_RUN_LENGTH);
+        id
     }
 
     /// How many times a connection was established: 0 before the first, then one more with each reconnection.

@@ -1,6 +1,12 @@
 //! Broker amnesia: JetStream acknowledges before it has flushed to disk, so a power cut can take back messages it has
-//! acknowledged. After every (re)connection the latest acknowledged rows are compared with what the stream holds at
-//! their places; those that are not there are published again.
+//! acknowledged. After every (re)connection acknowledged rows are compared with what the stream holds at their places;
+//! those that are not there are published again.
+//!
+//! A server loses its latest messages, and only between two of its runs. So each row knows the run that acknowledged it,
+//! and of each earlier run the rows that are lost are those with the highest sequences: the first page without a loss
+//! ends the search there. Rows of other runs prove nothing about them, since a run that starts with a shorter
+//! stream gives the sequences of what was lost to new messages. Nothing is remembered between two searches, so it does not
+//! matter how many were cut short.
 
 use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use futures::stream::{StreamExt, TryStreamExt};
@@ -9,35 +15,46 @@ use super::Acknowledged;
 use crate::connection::Connection;
 use crate::store::Database;
 
-/// Rows compared at once. The lost ones are the latest, so the first page without a loss is the last one looked at.
+/// Rows compared at once.
 const PAGE: i64 = 256;
 /// Requests to the broker on their way at once.
 const IN_FLIGHT: usize = 64;
 
-/// Ids of rows that the broker acknowledged before `before_ms` (Unix milliseconds) and does not have any more. Rows that
-/// were acknowledged since the connection came back are not looked at: they can stand at the places of lost ones.
-pub(super) async fn lost_rows(
-    connection: &Connection,
-    database: &Database,
-    before_ms: i64,
-) -> Result<Vec<i64>, String> {
+/// Ids of rows that earlier runs of the broker acknowledged and the present one does not have.
+pub(super) async fn lost_rows(connection: &Connection, database: &Database) -> Result<Vec<i64>, String> {
+    let over = connection.number();
+    // An answer proves which server is there, so that its run is not taken for an earlier one.
+    connection.jetstream().query_account().await.map_err(|e| e.to_string())?;
+    let present = connection.server_run();
     let mut lost = Vec::new();
-    for name in database.streams(before_ms).await.map_err(|e| e.to_string())? {
-        let stream = connection.jetstream().get_stream_no_info(&name).await.map_err(|e| e.to_string())?;
-        let mut below_seq = i64::MAX;
-        loop {
-            let page = database.acknowledged(&name, before_ms, below_seq, PAGE).await.map_err(|e| e.to_string())?;
-            let Some(lowest) = page.last().map(|row| row.stream_seq as i64) else { break };
-            below_seq = lowest;
-            let missing = missing(&stream, page).await?;
-            let all_there = missing.is_empty();
-            lost.extend(missing);
-            if all_there {
-                break;
-            }
-        }
+    for (stream, run) in database.earlier_runs(&present).await.map_err(|e| e.to_string())? {
+        lost.extend(lost_of_run(connection, database, &stream, &run).await?);
+    }
+    if connection.number() != over {
+        return Err("the connection changed meanwhile".into());
     }
     Ok(lost)
+}
+
+async fn lost_of_run(
+    connection: &Connection,
+    database: &Database,
+    stream: &str,
+    run: &str,
+) -> Result<Vec<i64>, String> {
+    let stored = connection.jetstream().get_stream_no_info(stream).await.map_err(|e| e.to_string())?;
+    let mut lost = Vec::new();
+    let mut below_seq = i64::MAX;
+    loop {
+        let page = database.acknowledged(stream, run, below_seq, PAGE).await.map_err(|e| e.to_string())?;
+        let Some(lowest) = page.last().map(|row| row.stream_seq as i64) else { return Ok(lost) };
+        below_seq = lowest;
+        let missing = missing(&stored, page).await?;
+        if missing.is_empty() {
+            return Ok(lost);
+        }
+        lost.extend(missing);
+    }
 }
 
 async fn missing(stream: &Stream<()>, rows: Vec<Acknowledged>) -> Result<Vec<i64>, String> {

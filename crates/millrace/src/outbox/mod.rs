@@ -49,6 +49,8 @@ pub struct Place {
     pub stream_seq: u64,
     /// When the acknowledgement came, Unix milliseconds.
     pub acknowledged_ms: i64,
+    /// Which run of a server acknowledged it: [`Connection::server_run`](crate::connection::Connection::server_run).
+    pub broker: String,
 }
 
 /// A row of which the broker has said that it has it.

@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use super::queue::{PERSISTENT, Queue, RETRY_MOST};
 use super::{Backlog, Confirmation, Place, Row, amnesia};
-use crate::connection::{Connection, State};
+use crate::connection::Connection;
 use crate::store::{Database, Model, StoreError, Writer};
 
 /// Limits of the relay.
@@ -93,6 +93,8 @@ pub struct Relay {
     read_failed: bool,
     /// Among the confirmations to be stored are rows to be published again; then the table has to be read.
     revive: bool,
+    /// The present connection's number and the server's run it leads to.
+    server: (u64, String),
 }
 
 /// A walk through the table in commit order.
@@ -111,7 +113,8 @@ struct Stored {
     revive: bool,
 }
 
-type Published = (Row, Result<PublishAck, Refused>);
+/// A row, the connection over which it left, what became of it.
+type Published = (Row, u64, Result<PublishAck, Refused>);
 type Page = Result<Vec<Row>, StoreError>;
 
 /// Why a row is not with the broker, as far as is known.
@@ -121,6 +124,8 @@ enum Refused {
     Publish(#[from] PublishError),
     #[error("the header {0} cannot be sent")]
     Header(String),
+    #[error("the connection changed before the acknowledgement was read")]
+    Reconnected,
 }
 
 impl Relay {
@@ -140,6 +145,7 @@ impl Relay {
             page: None,
             read_failed: false,
             revive: false,
+            server: (0, String::new()),
         };
         (relay, RelaySender { rows: sender, missed })
     }
@@ -154,7 +160,8 @@ impl Relay {
         // A start is a connection too: the broker may have lost its power while this process was down.
         reconnects.mark_changed();
         let mut comparing: Option<BoxFuture<'static, Result<Vec<i64>, String>>> = None;
-        let mut compare_before: Option<i64> = None;
+        // Stays or becomes true while it is compared when that has to be done again.
+        let mut compare = false;
         let mut sweep = interval(self.settings.sweep_every);
         let mut confirm = interval(self.settings.confirm_every);
         loop {
@@ -174,7 +181,7 @@ impl Relay {
                 }
             }
             tokio::select! {
-                Some((row, result)) = in_flight.next(), if !in_flight.is_empty() => self.published(row, result),
+                Some((row, over, result)) = in_flight.next(), if !in_flight.is_empty() => self.published(row, over, result),
                 Some(rows) = self.rows.recv() => self.take(rows),
                 read = when_there(&mut self.page) => {
                     self.page = None;
@@ -201,20 +208,28 @@ impl Relay {
                 }
                 _ = confirm.tick() => {
                     self.store_confirmations(&writer, &storing);
-                    if comparing.is_none() && let Some(before_ms) = compare_before {
-                        comparing = self.compare(before_ms, &writer, &storing);
+                    if comparing.is_none() && compare {
+                        comparing = self.compare(&writer, &storing);
+                        compare = comparing.is_none();
                     }
                 }
                 Ok(()) = reconnects.changed() => {
                     self.queue.unpark_all();
-                    compare_before = self.connected_since_ms();
+                    compare = true;
                 }
                 compared = when_there(&mut comparing) => {
                     comparing = None;
                     match compared {
-                        Ok(lost) if lost.is_empty() => compare_before = None,
-                        Ok(lost) => self.publish_again(lost),
-                        Err(reason) => debug!(reason, "the stream could not be compared with the outbox yet, trying again"),
+                        Ok(lost) if lost.is_empty() => {}
+                        Ok(lost) => {
+                            // Marking the rows may fail; they are looked for until none is missing.
+                            compare = true;
+                            self.publish_again(lost);
+                        }
+                        Err(reason) => {
+                            compare = true;
+                            debug!(reason, "the stream could not be compared with the outbox yet, trying again");
+                        }
                     }
                 }
                 () = stop.cancelled(), if !stop.is_cancelled() => debug!("the relay finishes what was committed"),
@@ -245,18 +260,9 @@ impl Relay {
         !self.read_failed && self.scan.is_some_and(|scan| scan.catching_up)
     }
 
-    /// When the present connection came to be, Unix milliseconds.
-    fn connected_since_ms(&self) -> Option<i64> {
-        match &*self.connection.state().borrow() {
-            State::Connected { since, .. } => Some((since.unix_timestamp_nanos() / 1_000_000) as i64),
-            _ => None,
-        }
-    }
-
     /// Looks for rows that the broker acknowledged and has lost. What it acknowledged last must stand in the table first.
     fn compare<M: Model>(
         &mut self,
-        before_ms: i64,
         writer: &Writer<M>,
         storing: &FuturesUnordered<BoxFuture<'static, Stored>>,
     ) -> Option<BoxFuture<'static, Result<Vec<i64>, String>>> {
@@ -269,11 +275,10 @@ impl Relay {
         let (connection, database) = (self.connection.clone(), self.database.clone());
         Some(Box::pin(async move {
             let _ = stored.await;
-            amnesia::lost_rows(&connection, &database, before_ms).await
+            amnesia::lost_rows(&connection, &database).await
         }))
     }
 
-    /// Comparing goes on until nothing is missing any more: marking the rows may fail, and is then done again.
     fn publish_again(&mut self, lost: Vec<i64>) {
         let service = self.database.service().to_owned();
         warn!(
@@ -292,23 +297,23 @@ impl Relay {
         }
         while in_flight.len() < self.settings.max_in_flight.max(1) {
             let Some(row) = self.queue.next() else { return };
-            let jetstream = self.connection.jetstream().clone();
+            let (jetstream, over) = (self.connection.jetstream().clone(), self.connection.number());
             in_flight.push(Box::pin(async move {
                 let result = publish(&jetstream, &row).await;
-                (row, result)
+                (row, over, result)
             }));
         }
     }
 
-    fn published(&mut self, row: Row, result: Result<PublishAck, Refused>) {
-        match result {
-            Ok(ack) => {
+    fn published(&mut self, row: Row, over: u64, result: Result<PublishAck, Refused>) {
+        match result.and_then(|ack| Ok((ack, self.acknowledged_by(over)?))) {
+            Ok((ack, broker)) => {
                 metrics::counter!("millrace_published_total", "service" => self.database.service().to_owned(),
                     "subject" => row.message.subject.clone())
                 .increment(1);
                 self.queue.done(&row.message.lane);
                 self.unconfirmed.insert(row.id);
-                let place = Place { stream: ack.stream, stream_seq: ack.sequence, acknowledged_ms: unix_ms() };
+                let place = Place { stream: ack.stream, stream_seq: ack.sequence, acknowledged_ms: unix_ms(), broker };
                 self.confirmations.push(Confirmation { row_id: row.id, place: Some(place) });
             }
             Err(error) => {
@@ -321,6 +326,18 @@ impl Relay {
                 }
             }
         }
+    }
+
+    /// Which run of a server has just acknowledged what left over a connection. An acknowledgement that cannot be
+    /// told from one of an earlier run counts for nothing: the row is sent again, and the broker knows it if it has it.
+    fn acknowledged_by(&mut self, over: u64) -> Result<String, Refused> {
+        if self.connection.number() != over {
+            return Err(Refused::Reconnected);
+        }
+        if self.server.0 != over {
+            self.server = (over, self.connection.server_run());
+        }
+        Ok(self.server.1.clone())
     }
 
     /// Rows fresh from a commit.

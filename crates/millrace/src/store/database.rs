@@ -145,30 +145,31 @@ impl Database {
         }
     }
 
-    /// Streams that have acknowledged rows before a moment, Unix milliseconds.
-    pub(crate) async fn streams(&self, before_ms: i64) -> Result<Vec<String>, StoreError> {
+    /// Streams, and the runs of servers that acknowledged rows of them, other than the present run.
+    pub(crate) async fn earlier_runs(&self, present: &str) -> Result<Vec<(String, String)>, StoreError> {
         match &self.pool {
-            Pool::Sqlite(pool) => pool.read(move |db| sqlite::streams(db, before_ms)).await,
-            Pool::Postgres(pool) => postgres::streams(&pool.get().await?, before_ms).await,
+            Pool::Sqlite(pool) => {
+                let present = present.to_owned();
+                pool.read(move |db| sqlite::earlier_runs(db, &present)).await
+            }
+            Pool::Postgres(pool) => postgres::earlier_runs(&pool.get().await?, present).await,
         }
     }
 
-    /// Rows that a stream acknowledged before a moment: the highest sequences below `below_seq` first.
+    /// Rows of a stream that one run of a server acknowledged: the highest sequences below `below_seq` first.
     pub(crate) async fn acknowledged(
         &self,
         stream: &str,
-        before_ms: i64,
+        run: &str,
         below_seq: i64,
         limit: i64,
     ) -> Result<Vec<Acknowledged>, StoreError> {
         match &self.pool {
             Pool::Sqlite(pool) => {
-                let stream = stream.to_owned();
-                pool.read(move |db| sqlite::acknowledged(db, &stream, before_ms, below_seq, limit)).await
+                let (stream, run) = (stream.to_owned(), run.to_owned());
+                pool.read(move |db| sqlite::acknowledged(db, &stream, &run, below_seq, limit)).await
             }
-            Pool::Postgres(pool) => {
-                postgres::acknowledged(&pool.get().await?, stream, before_ms, below_seq, limit).await
-            }
+            Pool::Postgres(pool) => postgres::acknowledged(&pool.get().await?, stream, run, below_seq, limit).await,
         }
     }
 

@@ -12,11 +12,18 @@ pub struct Migration {
 }
 
 /// The toolkit's own tables, in every service's database.
-pub(super) const TOOLKIT: &[Migration] = &[Migration {
-    name: "V1__outbox_and_inbox",
-    sqlite: include_str!("migrations/V1__outbox_and_inbox.sqlite.sql"),
-    postgres: include_str!("migrations/V1__outbox_and_inbox.postgres.sql"),
-}];
+pub(super) const TOOLKIT: &[Migration] = &[
+    Migration {
+        name: "V1__outbox_and_inbox",
+        sqlite: include_str!("migrations/V1__outbox_and_inbox.sqlite.sql"),
+        postgres: include_str!("migrations/V1__outbox_and_inbox.postgres.sql"),
+    },
+    Migration {
+        name: "V2__outbox_broker",
+        sqlite: include_str!("migrations/V2__outbox_broker.sqlite.sql"),
+        postgres: include_str!("migrations/V2__outbox_broker.postgres.sql"),
+    },
+];
 
 /// Held while migrating, so that instances that start together take turns.
 const ADVISORY_LOCK: i64 = 0x4d69_6c6c_7261_6365;

@@ -160,8 +160,9 @@ impl<M: PostgresModel> Session<M> for PostgresSession {
         let client = self.client()?;
         let statement = client
             .prepare_cached(
-                "update outbox set stream = t.stream, stream_seq = t.seq, published_at = t.at
-                 from unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[]) as t (id, stream, seq, at)
+                "update outbox set stream = t.stream, stream_seq = t.seq, published_at = t.at, broker = t.broker
+                 from unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::text[])
+                     as t (id, stream, seq, at, broker)
                  where outbox.id = t.id",
             )
             .await?;
@@ -170,7 +171,8 @@ impl<M: PostgresModel> Session<M> for PostgresSession {
         let streams: Vec<Option<&str>> = places().map(|p| p.map(|p| p.stream.as_str())).collect();
         let seqs: Vec<Option<i64>> = places().map(|p| p.map(|p| p.stream_seq as i64)).collect();
         let at: Vec<Option<i64>> = places().map(|p| p.map(|p| p.acknowledged_ms)).collect();
-        client.execute(&statement, &[&ids, &streams, &seqs, &at]).await?;
+        let brokers: Vec<Option<&str>> = places().map(|p| p.map(|p| p.broker.as_str())).collect();
+        client.execute(&statement, &[&ids, &streams, &seqs, &at, &brokers]).await?;
         Ok(())
     }
 
@@ -257,26 +259,31 @@ pub(super) async fn backlog(client: &Client) -> Result<Backlog, StoreError> {
     Ok(Backlog { rows: row.try_get::<_, i64>(0)? as u64, oldest_created_ms: row.try_get(1)? })
 }
 
-pub(super) async fn streams(client: &Client, before_ms: i64) -> Result<Vec<String>, StoreError> {
-    let statement = client.prepare_cached("select distinct stream from outbox where published_at < $1").await?;
-    let rows = client.query(&statement, &[&before_ms]).await?;
-    Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+pub(super) async fn earlier_runs(client: &Client, present: &str) -> Result<Vec<(String, String)>, StoreError> {
+    let statement = client
+        .prepare_cached(
+            "select distinct stream, coalesce(broker, '') from outbox
+             where published_at is not null and coalesce(broker, '') <> $1",
+        )
+        .await?;
+    let rows = client.query(&statement, &[&present]).await?;
+    Ok(rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, tokio_postgres::Error>>()?)
 }
 
 pub(super) async fn acknowledged(
     client: &Client,
     stream: &str,
-    before_ms: i64,
+    run: &str,
     below_seq: i64,
     limit: i64,
 ) -> Result<Vec<Acknowledged>, StoreError> {
     let statement = client
         .prepare_cached(
             "select id, message_id, stream_seq from outbox
-             where stream = $1 and published_at < $2 and stream_seq < $3 order by stream_seq desc limit $4",
+             where stream = $1 and coalesce(broker, '') = $2 and stream_seq < $3 order by stream_seq desc limit $4",
         )
         .await?;
-    let rows = client.query(&statement, &[&stream, &before_ms, &below_seq, &limit]).await?;
+    let rows = client.query(&statement, &[&stream, &run, &below_seq, &limit]).await?;
     rows.iter()
         .map(|row| {
             let stream_seq = row.try_get::<_, i64>(2)? as u64;

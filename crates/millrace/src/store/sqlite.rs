@@ -105,12 +105,14 @@ impl<M: SqliteModel> Session<M> for SqliteSession {
     }
 
     async fn confirm(&mut self, confirmations: &[Confirmation]) -> Result<(), SessionError> {
-        let mut update =
-            self.db.prepare_cached("update outbox set stream = ?, stream_seq = ?, published_at = ? where id = ?")?;
+        let mut update = self.db.prepare_cached(
+            "update outbox set stream = ?, stream_seq = ?, published_at = ?, broker = ? where id = ?",
+        )?;
         for one in confirmations {
             let place = one.place.as_ref();
             let (stream, seq) = (place.map(|p| &p.stream), place.map(|p| p.stream_seq as i64));
-            update.execute(params![stream, seq, place.map(|p| p.acknowledged_ms), one.row_id])?;
+            let broker = place.map(|p| &p.broker);
+            update.execute(params![stream, seq, place.map(|p| p.acknowledged_ms), broker, one.row_id])?;
         }
         Ok(())
     }
@@ -189,26 +191,29 @@ pub(super) fn unpublished(
     Ok(found)
 }
 
-/// Streams with rows that were acknowledged before a moment.
-pub(super) fn streams(db: &Connection, before_ms: i64) -> Result<Vec<String>, StoreError> {
-    let mut select = db.prepare_cached("select distinct stream from outbox where published_at < ?")?;
-    let streams = select.query_map([before_ms], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    Ok(streams)
+/// Streams and the servers' runs that acknowledged rows of them, other than the present run.
+pub(super) fn earlier_runs(db: &Connection, present: &str) -> Result<Vec<(String, String)>, StoreError> {
+    let mut select = db.prepare_cached(
+        "select distinct stream, coalesce(broker, '') from outbox
+         where published_at is not null and coalesce(broker, '') <> ?",
+    )?;
+    let runs = select.query_map([present], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    Ok(runs)
 }
 
-/// Rows of one stream that were acknowledged before a moment, the highest sequences below `below_seq` first.
+/// Rows of one stream that one run acknowledged, the highest sequences below `below_seq` first.
 pub(super) fn acknowledged(
     db: &Connection,
     stream: &str,
-    before_ms: i64,
+    run: &str,
     below_seq: i64,
     limit: i64,
 ) -> Result<Vec<Acknowledged>, StoreError> {
     let mut select = db.prepare_cached(
         "select id, message_id, stream_seq from outbox
-         where stream = ? and published_at < ? and stream_seq < ? order by stream_seq desc limit ?",
+         where stream = ? and coalesce(broker, '') = ? and stream_seq < ? order by stream_seq desc limit ?",
     )?;
-    let rows = select.query_map(params![stream, before_ms, below_seq, limit], |row| {
+    let rows = select.query_map(params![stream, run, below_seq, limit], |row| {
         Ok(Acknowledged { row_id: row.get(0)?, message_id: row.get(1)?, stream_seq: row.get::<_, i64>(2)? as u64 })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)

@@ -343,6 +343,37 @@ async fn what_a_broker_lost_while_the_service_was_down_is_published_again_at_its
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loss_is_found_behind_everything_that_was_published_since() {
+    for home in [Home::sqlite().await, Home::postgres().await] {
+        let mut broker = Broker::start().await;
+        // Compares only when its confirmations are stored by the clock, that is never.
+        let never = RelaySettings { confirm_every: Duration::from_secs(3_600), ..without_sweeps() };
+        let publishing = Publishing::start(&home, &broker, without_sweeps()).await;
+        publishing.count(10, 4).await;
+        publishing.all_confirmed().await;
+        let snapshot = Snapshot::take(&mut broker).await;
+        publishing.count(10, 3).await;
+        publishing.all_confirmed().await;
+        publishing.stop().await;
+
+        snapshot.cut_the_power(&mut broker).await;
+        // A service that publishes more than a page, at the places of the lost ones, and dies before it has compared.
+        let publishing = Publishing::start(&home, &broker, never).await;
+        publishing.count(10, 60).await;
+        let confirmed = || async { publishing.unpublished().await < 300 };
+        eventually(LIMIT, confirmed, "more than a page of new rows to be confirmed").await;
+        publishing.relay.abort();
+        drop(publishing);
+
+        let publishing = Publishing::start(&home, &broker, without_sweeps()).await;
+        let back = || async { broker.count(STREAM).await == 670 };
+        eventually(LIMIT, back, "the lost events to be in the stream again").await;
+        publishing.all_confirmed().await;
+        publishing.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_lost_nothing_is_sent_nothing_again() {
     let home = Home::sqlite().await;
     let mut broker = Broker::start().await;
