@@ -9,7 +9,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::Error;
 use crate::dead_letter::DeadLetter;
-use crate::event::{EventId, message_name};
+use crate::event::{EventId, attribute, message_name};
 
 /// Followed by the durable consumer's name and the original subject.
 pub const SUBJECT_PREFIX: &str = "replays";
@@ -80,13 +80,15 @@ pub(crate) fn headers(letter: &DeadLetter, of: &ReplayOf, correction: &Correctio
         .filter(|(name, _)| !lower(name).starts_with("nats-") && !lower(name).starts_with("millrace-"))
         .cloned()
         .collect();
-    let said =
-        |name: &str| letter.headers.iter().find(|(n, value)| n == name && !value.is_empty()).map(|(_, v)| v.clone());
+    let said = |name: &str| {
+        let given = |(n, value): &&(String, String)| n.eq_ignore_ascii_case(name) && !value.is_empty();
+        letter.headers.iter().find(given).map(|(_, value)| value.clone())
+    };
     let derived =
         || EventId::derived(&message_name(&letter.stream, letter.stream_seq, letter.published_at)).to_string();
     let mut made_up = Vec::new();
     if said("ce-id").is_none() {
-        made_up.push(("ce-id".to_owned(), said("Nats-Msg-Id").unwrap_or_else(derived)));
+        made_up.push(("ce-id".to_owned(), said("Nats-Msg-Id").map_or_else(derived, attribute::encode)));
     }
     if said("ce-time").is_none() {
         made_up.push(("ce-time".to_owned(), letter.published_at.format(&Rfc3339).unwrap_or_default()));
@@ -140,9 +142,14 @@ mod tests {
 
     #[test]
     fn the_inbox_recognises_a_replay_whoever_published_the_original() {
-        for original in
-            [&[][..], &[("Nats-Msg-Id", "m-1")], &[("ce-id", "e-1"), ("ce-source", "/shop")], &[("ce-id", "")]]
-        {
+        for original in [
+            &[][..],
+            &[("Nats-Msg-Id", "m-1")],
+            &[("Nats-Msg-Id", "100 %20")],
+            &[("ce-id", "e-1"), ("ce-source", "/shop")],
+            &[("CE-Id", "e%201"), ("Ce-Source", "/a%20shop")],
+            &[("ce-id", "")],
+        ] {
             let letter = letter(original);
             let name = message_name(&letter.stream, letter.stream_seq, letter.published_at);
             let decode = |headers: &HeaderMap, name: &str, stored_at| {

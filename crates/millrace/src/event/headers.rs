@@ -4,7 +4,7 @@ use async_nats::HeaderMap;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{Cause, DecodeError, Encoded, EventId, Meta};
+use super::{Cause, DecodeError, Encoded, EventId, Meta, attribute};
 use crate::telemetry::trace::TraceContext;
 
 /// Header names and values as they are kept in an outbox row and a dead letter.
@@ -12,6 +12,10 @@ pub type HeaderPairs = Vec<(String, String)>;
 
 /// Schemas are named, not located: a reader finds them by name in the contract folder.
 const SCHEMA_URN: &str = "urn:millrace:schema:";
+
+fn schema_urn(event_type: &str, version: u32) -> String {
+    format!("{SCHEMA_URN}{event_type}:v{version}")
+}
 
 /// `Nats-Msg-Id`. Two versions of an event share a stream, and the stream's deduplication looks at nothing else.
 pub fn message_id(event_id: &EventId, version: u32) -> String {
@@ -27,7 +31,7 @@ pub(crate) fn message_name(stream: &str, stream_seq: u64, stored_at: OffsetDateT
 /// All headers an event of ours carries.
 pub fn encode_headers(event: &Encoded, source: &str, time: OffsetDateTime, cause: &Cause) -> HeaderPairs {
     let mut pairs: HeaderPairs = Vec::with_capacity(13);
-    let mut push = |name: &str, value: String| pairs.push((name.to_owned(), on_one_line(value)));
+    let mut push = |name: &str, value: String| pairs.push((name.to_owned(), attribute::encode(value)));
     push("ce-specversion", "1.0".into());
     push("ce-id", event.event_id.to_string());
     push("ce-source", source.to_owned());
@@ -35,11 +39,13 @@ pub fn encode_headers(event: &Encoded, source: &str, time: OffsetDateTime, cause
     push("ce-subject", event.key.clone());
     push("ce-time", time.format(&Rfc3339).unwrap_or_default());
     push("ce-datacontenttype", "application/json".into());
-    push("ce-dataschema", format!("{SCHEMA_URN}{}:v{}", event.event_type, event.version));
+    push("ce-dataschema", schema_urn(event.event_type, event.version));
     push("ce-correlationid", cause.correlation_id.clone());
     if let Some(causation) = &cause.causation_id {
         push("ce-causationid", causation.clone());
     }
+    // These are no attributes, and never hold what a header cannot carry.
+    let mut push = |name: &str, value: String| pairs.push((name.to_owned(), value));
     if let Some(trace) = &cause.trace {
         push("traceparent", trace.traceparent.clone());
         if let Some(state) = &trace.tracestate {
@@ -48,23 +54,6 @@ pub fn encode_headers(event: &Encoded, source: &str, time: OffsetDateTime, cause
     }
     push("Nats-Msg-Id", message_id(&event.event_id, event.version));
     pairs
-}
-
-/// A header ends with its line, so a value with a line break in it could never be sent. As in the CloudEvents HTTP
-/// binding, control characters travel percent-encoded.
-fn on_one_line(value: String) -> String {
-    if !value.contains(char::is_control) {
-        return value;
-    }
-    let mut encoded = String::with_capacity(value.len() + 8);
-    for c in value.chars() {
-        if c.is_control() {
-            c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| encoded.push_str(&format!("%{byte:02X}")));
-        } else {
-            encoded.push(c);
-        }
-    }
-    encoded
 }
 
 /// What is known of a message beside its headers and body.
@@ -80,11 +69,25 @@ pub struct Origin<'a> {
     pub own_source_prefix: &'a str,
 }
 
+/// A header with something in it. Names are case-insensitive (the binding, 3.1.3.1); most publishers write ours.
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let other_case = || {
+        let mut all = headers.iter();
+        all.find(|(other, _)| AsRef::<str>::as_ref(*other).eq_ignore_ascii_case(name)).and_then(|(_, v)| v.first())
+    };
+    headers.get(name).or_else(other_case).map(|value| value.as_str()).filter(|value| !value.is_empty())
+}
+
 /// The attributes of a message. One without CloudEvents headers gets an id made from its place in the stream, so that
 /// a redelivery is recognised.
 pub fn decode_headers(headers: Option<&HeaderMap>, origin: &Origin<'_>) -> Result<Meta, DecodeError> {
-    let get = |name: &str| headers.and_then(|h| h.get(name)).map(|v| v.as_str().to_owned()).filter(|v| !v.is_empty());
-    if let Some(version) = get("ce-specversion")
+    let get = |name: &str| headers.and_then(|all| header(all, name)).map(str::to_owned);
+    let attribute = |name: &str| {
+        let Some(value) = get(name) else { return Ok(None) };
+        let reason = || "what it percent-encodes is not UTF-8".to_owned();
+        attribute::decode(&value).map(Some).ok_or_else(|| DecodeError::Header { name: name.into(), reason: reason() })
+    };
+    if let Some(version) = attribute("ce-specversion")?
         && version != "1.0"
     {
         return Err(DecodeError::Header {
@@ -92,7 +95,7 @@ pub fn decode_headers(headers: Option<&HeaderMap>, origin: &Origin<'_>) -> Resul
             reason: format!("{version} is not supported, send 1.0"),
         });
     }
-    if let Some(stated) = get("ce-type")
+    if let Some(stated) = attribute("ce-type")?
         && stated != origin.event_type
     {
         return Err(DecodeError::Header {
@@ -100,28 +103,39 @@ pub fn decode_headers(headers: Option<&HeaderMap>, origin: &Origin<'_>) -> Resul
             reason: format!("it says {stated}, but {} carries {}", origin.subject, origin.event_type),
         });
     }
-    let time = match get("ce-time") {
+    // Schemas of others may be named; one of ours says which version the publisher believes to send.
+    let carried = schema_urn(origin.event_type, origin.version);
+    if let Some(stated) = attribute("ce-dataschema")?
+        && stated.starts_with(SCHEMA_URN)
+        && stated != carried
+    {
+        return Err(DecodeError::Header {
+            name: "ce-dataschema".into(),
+            reason: format!("it says {stated}, but {} carries {carried}", origin.subject),
+        });
+    }
+    let time = match attribute("ce-time")? {
         None => origin.stored_at,
         Some(text) => OffsetDateTime::parse(&text, &Rfc3339).map_err(|e| DecodeError::Header {
             name: "ce-time".into(),
             reason: format!("{text} is not RFC 3339: {e}"),
         })?,
     };
-    let source = get("ce-source").unwrap_or_else(|| format!("/foreign/{}", origin.subject));
+    let source = attribute("ce-source")?.unwrap_or_else(|| format!("/foreign/{}", origin.subject));
     let foreign = !source.starts_with(origin.own_source_prefix);
-    let id = get("ce-id")
+    let id = attribute("ce-id")?
         .or_else(|| get("Nats-Msg-Id"))
         .map_or_else(|| EventId::derived(origin.message_name), EventId::from);
-    let correlation_id = get("ce-correlationid").unwrap_or_else(|| id.to_string());
+    let correlation_id = attribute("ce-correlationid")?.unwrap_or_else(|| id.to_string());
     Ok(Meta {
         source,
         event_type: origin.event_type.to_owned(),
         version: origin.version,
         subject: origin.subject.to_owned(),
-        key: get("ce-subject").unwrap_or_default(),
+        key: attribute("ce-subject")?.unwrap_or_default(),
         time,
         correlation_id,
-        causation_id: get("ce-causationid"),
+        causation_id: attribute("ce-causationid")?,
         trace: get("traceparent").and_then(|parent| TraceContext::parse(&parent, get("tracestate").as_deref())),
         foreign,
         id,
@@ -130,11 +144,54 @@ pub fn decode_headers(headers: Option<&HeaderMap>, origin: &Origin<'_>) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use super::on_one_line;
+    use super::*;
+
+    fn origin() -> Origin<'static> {
+        Origin {
+            subject: "orders.created",
+            event_type: "orders.created",
+            version: 1,
+            message_name: "ORDERS/1",
+            stored_at: OffsetDateTime::UNIX_EPOCH,
+            own_source_prefix: "/millrace/",
+        }
+    }
+
+    fn decoded(pairs: &[(&'static str, &str)]) -> Result<Meta, DecodeError> {
+        let mut headers = HeaderMap::new();
+        pairs.iter().for_each(|(name, value)| headers.insert(*name, *value));
+        decode_headers(Some(&headers), &origin())
+    }
 
     #[test]
-    fn no_header_value_can_break_out_of_its_line() {
-        assert_eq!(on_one_line("a\r\nNats-Msg-Id: b".into()), "a%0D%0ANats-Msg-Id: b");
-        assert_eq!(on_one_line("order 7 für %".into()), "order 7 für %");
+    fn attributes_of_a_foreign_publisher_are_read_as_the_binding_says() {
+        let meta = decoded(&[("CE-ID", "a%20b"), ("Ce-Source", "/caf%C3%A9"), ("ce-correlationid", "100%25")]).unwrap();
+        assert_eq!((meta.id.as_str(), meta.source.as_str(), meta.correlation_id.as_str()), ("a b", "/café", "100%"));
+        assert_eq!(meta.inbox_id(), "/café#a b");
+        let refused = decoded(&[("ce-id", "%C0%A0")]).unwrap_err();
+        assert!(matches!(refused, DecodeError::Header { name, .. } if name == "ce-id"));
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded_to_the_same() {
+        let event = Encoded {
+            event_id: EventId::generate(),
+            event_type: "orders.created",
+            version: 1,
+            subject: "orders.created",
+            key: "a key with \"spaces\"".into(),
+            newest: true,
+            body: Vec::new(),
+        };
+        let cause = Cause { correlation_id: "50% ü".into(), causation_id: Some("a\r\nb".into()), trace: None };
+        let pairs = encode_headers(&event, "/millrace/order", OffsetDateTime::UNIX_EPOCH, &cause);
+        let mut headers = HeaderMap::new();
+        for (name, value) in &pairs {
+            assert!(value.bytes().all(|b| b.is_ascii_graphic()), "{name}: {value}");
+            headers.insert(name.as_str(), value.as_str());
+        }
+        let meta = decode_headers(Some(&headers), &origin()).unwrap();
+        assert_eq!((meta.id, meta.key), (event.event_id, event.key));
+        assert_eq!((meta.correlation_id, meta.causation_id), (cause.correlation_id, cause.causation_id));
     }
 }

@@ -3,6 +3,7 @@
 //! An [`Event`] type is the newest version of a contract. Older versions are declared beside it as pure conversions
 //! ([`OlderVersion`]), so a handler only ever sees the newest, whatever travelled.
 
+pub(crate) mod attribute;
 mod headers;
 mod meta;
 mod validate;
