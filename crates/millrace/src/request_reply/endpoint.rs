@@ -158,14 +158,24 @@ where
     Arc::new(move |request| {
         // `nats request some.subject ''` is how a person asks a question without parameters.
         let body: &[u8] = if request.payload.is_empty() { b"null" } else { &request.payload };
-        match serde_json::from_slice::<Question>(body) {
+        match decode::<Question>(body) {
             Ok(question) => handle(question, request).map(|answer| answer.and_then(|answer| encode(&answer))).boxed(),
-            Err(error) => {
-                let problem = format!("the body is not the JSON this endpoint takes: {error}");
-                futures::future::ready(Err(ReplyError::bad_request(problem))).boxed()
-            }
+            Err(error) => futures::future::ready(Err(error)).boxed(),
         }
     })
+}
+
+/// Names the field that is wrong, as in `items[0].quantity`; of a body that is no JSON at all, the place.
+fn decode<Question: DeserializeOwned>(body: &[u8]) -> Result<Question, ReplyError> {
+    let refused =
+        |problem: String| ReplyError::bad_request(format!("the body is not the JSON this endpoint takes: {problem}"));
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let question = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        refused(if path == "." { error.inner().to_string() } else { format!("{path}: {}", error.inner()) })
+    })?;
+    deserializer.end().map_err(|error| refused(error.to_string()))?;
+    Ok(question)
 }
 
 fn encode<Answer: Serialize>(answer: &Answer) -> Result<Bytes, ReplyError> {
