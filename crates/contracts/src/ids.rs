@@ -43,12 +43,12 @@ pub struct InvalidId {
 }
 
 macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $max:tt, $pattern:tt, $rule:literal, $allowed:expr) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $example:literal, $max:tt, $pattern:tt, $rule:literal, $allowed:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, ToSchema)]
         #[serde(try_from = "String", into = "String")]
         #[schemars(with = "String", extend("minLength" = 1, "maxLength" = $max, "pattern" = $pattern))]
-        #[schema(value_type = String, min_length = 1, max_length = $max, pattern = $pattern)]
+        #[schema(value_type = String, min_length = 1, max_length = $max, pattern = $pattern, example = $example)]
         pub struct $name(String);
 
         impl $name {
@@ -103,6 +103,7 @@ text_id!(
     /// A product, as the catalog names it; also its key in the catalog bucket.
     ProductId,
     "product_id",
+    "espresso-cup",
     64,
     "^[A-Za-z0-9_-]+$",
     "1 to 64 letters, digits, '-' or '_'",
@@ -113,6 +114,7 @@ text_id!(
     /// A customer, as the shop in front of Millrace names them.
     CustomerId,
     "customer_id",
+    "customer-7",
     128,
     "^[!-~]+$",
     "1 to 128 visible ASCII characters without spaces",

@@ -87,6 +87,7 @@ impl fmt::Debug for Currency {
 pub struct Money {
     /// In minor units: 1999 in EUR is 19.99 EUR.
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_991_i64, example = 1999)]
     pub minor: i64,
     pub currency: Currency,
 }

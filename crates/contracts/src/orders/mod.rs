@@ -28,7 +28,8 @@ pub struct Contact {
 pub struct Item {
     pub product_id: ProductId,
     #[schemars(range(min = 1))]
-    #[schema(minimum = 1)]
+    // An order over HTTP takes at most 10000 (setting `order.max_quantity`); events know no such limit.
+    #[schema(minimum = 1, maximum = 10_000, example = 2)]
     pub quantity: u32,
 }
 

@@ -9,7 +9,7 @@ use super::Problem;
 use crate::config::{Loose, expectation, field_in_message};
 
 /// The query string as a struct. A wrong, unknown (with `deny_unknown_fields`) or repeated parameter is a 400 that names
-/// it. An empty parameter (`?cursor=`) counts as not given.
+/// it. An empty parameter (`?cursor=`) is given, with nothing as its value.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct QueryParams<T>(pub T);
 
@@ -31,9 +31,6 @@ fn query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let name = decode(name).ok_or_else(|| Problem::invalid_parameter("query", "it is not valid UTF-8"))?;
         let value = decode(value).ok_or_else(|| Problem::invalid_parameter(&*name, "it is not valid UTF-8"))?;
-        if value.is_empty() {
-            continue;
-        }
         if given.insert(name.clone(), Value::String(value)).is_some() {
             return Err(Problem::invalid_parameter(name, "it is given twice"));
         }

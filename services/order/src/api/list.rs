@@ -5,7 +5,7 @@ use millrace::problem::{Problem, QueryParams};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::view::{OrderList, OrderView};
+use super::view::{self, OrderList, OrderView};
 use super::{Api, cursor, storing};
 use crate::domain::Status;
 use crate::store::Page;
@@ -19,10 +19,13 @@ pub(crate) struct ListQuery {
     #[param(minimum = 1, maximum = 100)]
     limit: Option<u32>,
     /// `next_cursor` of the page before.
+    #[param(min_length = 32, max_length = 32, pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
-    /// `processing`, `confirmed` or `cancelled`.
+    /// Only orders with this status.
+    #[param(schema_with = view::status)]
     status: Option<String>,
     /// Only orders of this customer.
+    #[param(value_type = Option<CustomerId>)]
     customer_id: Option<String>,
 }
 

@@ -7,11 +7,25 @@ use contracts::{OrderId, Timestamp};
 use millrace::problem::{CorrelationId, JsonBody, Problem};
 use serde_json::Value;
 use time::OffsetDateTime;
+use utoipa::IntoParams;
 
 use super::request::{self, Checked, PlaceOrder};
 use super::view::Receipt;
 use super::{Api, idempotency, no_catalog, storing};
 use crate::model::{Intent, KeyUse, Outcome};
+
+/// Headers of a new order, as the document shows them.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "headers are read one by one where they are needed")]
+pub(crate) struct RequestHeaders {
+    /// Visible ASCII characters that name this request.
+    #[param(rename = "Idempotency-Key", nullable = false, min_length = 1, max_length = 255, pattern = "^[!-~]+$")]
+    idempotency_key: Option<String>,
+    /// Travels into every event and log line that follows. Replaced unless it is 1 to 128 visible ASCII characters.
+    #[param(rename = "X-Correlation-ID", nullable = false)]
+    correlation_id: Option<String>,
+}
 
 /// Place an order
 ///
@@ -22,17 +36,11 @@ use crate::model::{Intent, KeyUse, Outcome};
     path = "/orders",
     tag = "orders",
     request_body = PlaceOrder,
-    params(
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters that name this request",
-            min_length = 1, max_length = 255),
-        ("X-Correlation-ID" = Option<String>, Header, description = "Travels into every event and log line that follows",
-            max_length = 128),
-    ),
+    params(RequestHeaders),
     responses(
         (status = 202, description = "Accepted", body = Receipt, headers(
             ("Location" = String, description = "Where the order is"),
-            ("Idempotent-Replayed" = String, description = "`true` when this answer was given before for the same key"),
-            ("X-Correlation-ID" = String),
+            ("Idempotent-Replayed" = bool, description = "`true` when this answer was given before for the same key"),
         )),
         (status = 400, description = "The body is not JSON, or the Idempotency-Key is not usable", body = Problem,
             content_type = "application/problem+json"),
@@ -43,7 +51,7 @@ use crate::model::{Intent, KeyUse, Outcome};
             body = Problem, content_type = "application/problem+json"),
         (status = 500, description = "A defect", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Nothing was done; try again after the time in `Retry-After`", body = Problem,
-            content_type = "application/problem+json", headers(("Retry-After" = u64, description = "Seconds"))),
+            content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn place_order(

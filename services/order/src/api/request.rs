@@ -22,7 +22,8 @@ pub struct PlaceOrder {
     /// The gateway's token for the means of payment: 1 to 128 visible ASCII characters.
     #[schema(min_length = 1, max_length = 128, pattern = "^[!-~]+$", example = "pm_card_visa")]
     pub payment_method: String,
-    /// Each product once, at most 100 of them (setting `order.max_items`), all sold in one currency.
+    /// Each product once, at most 100 of them (setting `order.max_items`), each from the catalog, all sold in one
+    /// currency. A total above the setting `order.max_total_minor` is refused.
     #[schema(min_items = 1, max_items = 100)]
     pub items: Vec<Item>,
     /// Where to send mail about the order. Absent: none is sent.

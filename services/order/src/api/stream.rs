@@ -12,6 +12,7 @@ use contracts::OrderId;
 use millrace::problem::{PathParams, Problem};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Interval, MissedTickBehavior, interval};
+use utoipa::{IntoParams, ToSchema};
 
 use super::view::TimelineEntry;
 use super::{Api, OrderPath, RETRY_AFTER, no_such_order, storing};
@@ -23,20 +24,44 @@ const LAST_EVENT_ID: &str = "Last-Event-ID";
 /// How soon a browser should come back when the connection breaks.
 const RECONNECT: Duration = Duration::from_secs(1);
 
+/// One message of a live stream, as the document shows it.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "messages are written by axum")]
+pub(crate) struct StreamMessage {
+    /// The entry's `seq`.
+    #[schema(pattern = "^[0-9]+$", example = "2")]
+    id: String,
+    /// Milliseconds after which to come back when the connection breaks.
+    #[schema(example = 1_000)]
+    retry: u32,
+    /// A `TimelineEntry` in JSON.
+    #[schema(content_media_type = "application/json")]
+    data: String,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "the header is read where it is needed; this is how the document shows it")]
+pub(crate) struct LastEventId {
+    /// Only what comes behind this entry.
+    #[param(rename = "Last-Event-ID", nullable = false, minimum = 0)]
+    last_event_id: Option<i64>,
+}
+
 /// Follow an order
 ///
-/// Server-sent events: everything that happened, then what happens, until the client leaves. Each message's `id` is the
-/// entry's `seq`, so that `Last-Event-ID` resumes behind it. Comments keep a silent stream open.
+/// Server-sent events: everything that happened, then what happens, until the client leaves. `Last-Event-ID` resumes
+/// behind a message. Comments keep a silent stream open.
 #[utoipa::path(
     get,
     path = "/orders/{order_id}/events",
     tag = "orders",
     params(
         ("order_id" = uuid::Uuid, Path, description = "The order"),
-        ("Last-Event-ID" = Option<i64>, Header, description = "Only what comes behind this entry", minimum = 0),
+        LastEventId,
     ),
     responses(
-        (status = 200, description = "A stream; the data of each message is a TimelineEntry", body = TimelineEntry,
+        (status = 200, description = "A stream; this is one message of it", body = StreamMessage,
             content_type = "text/event-stream"),
         (status = 400, description = "The id or the header is wrong", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is no such order", body = Problem, content_type = "application/problem+json"),

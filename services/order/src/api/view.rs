@@ -5,8 +5,9 @@ use contracts::{CustomerId, Money, OrderId, ProductId, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
-use crate::domain::Order;
+use crate::domain::{Order, Payment, Status, Stock};
 use crate::model::Entry;
 
 /// One item of an order.
@@ -24,8 +25,7 @@ pub struct ItemView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Receipt {
     pub order_id: OrderId,
-    /// Always `processing`: what becomes of the order shows `GET /orders/{id}`.
-    #[schema(example = "processing")]
+    #[schema(schema_with = receipt_status)]
     pub status: String,
     pub customer_id: CustomerId,
     pub total: Money,
@@ -38,8 +38,7 @@ pub struct Receipt {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OrderView {
     pub order_id: OrderId,
-    /// `processing`, `confirmed` or `cancelled`. The last two are final.
-    #[schema(example = "confirmed")]
+    #[schema(schema_with = status)]
     pub status: String,
     /// Why it was cancelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,12 +46,9 @@ pub struct OrderView {
     pub customer_id: CustomerId,
     pub total: Money,
     pub items: Vec<ItemView>,
-    /// Where the money stands: `pending`, `declined`, `authorized`, `captured`, `voided`, `refunded`, or a step that
-    /// failed for good: `capture_failed`, `void_failed`, `refund_failed`.
-    #[schema(example = "captured")]
+    #[schema(schema_with = payment)]
     pub payment: String,
-    /// Where the goods stand: `pending`, `rejected`, `reserved`, `committed` or `released`.
-    #[schema(example = "committed")]
+    #[schema(schema_with = stock)]
     pub stock: String,
     /// Whether it came in as an event of another system and not through this API.
     pub foreign: bool,
@@ -70,6 +66,7 @@ pub struct OrderView {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TimelineEntry {
     /// In the order this service learnt of things; the `id` of the live stream.
+    #[schema(minimum = 1)]
     pub seq: i64,
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
@@ -98,6 +95,7 @@ pub struct OrderList {
     pub orders: Vec<OrderView>,
     /// Leads to the next page as `?cursor=`. Absent on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 32, max_length = 32, pattern = "^[A-Za-z0-9_-]+$")]
     pub next_cursor: Option<String>,
 }
 
@@ -113,6 +111,31 @@ pub struct ProductView {
     pub product_id: ProductId,
     pub name: String,
     pub unit_price: Money,
+}
+
+/// A text that is one of these names, which are the ones the code writes.
+fn one_of(names: &[&str], description: &str) -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(names.iter().copied()))
+        .description(Some(description))
+        .build()
+}
+
+pub(super) fn status() -> Object {
+    one_of(Status::NAMES, "`confirmed` and `cancelled` are final.")
+}
+
+fn receipt_status() -> Object {
+    one_of(&[Status::Processing.as_str()], "What becomes of the order shows `GET /orders/{order_id}`.")
+}
+
+fn payment() -> Object {
+    one_of(Payment::NAMES, "Where the money stands. A step that ends in `_failed` has failed for good.")
+}
+
+fn stock() -> Object {
+    one_of(Stock::NAMES, "Where the goods stand.")
 }
 
 impl OrderView {
@@ -140,7 +163,7 @@ impl Receipt {
     pub(crate) fn of(order: &contracts::orders::OrderCreated) -> Self {
         Self {
             order_id: order.order_id,
-            status: crate::domain::Status::Processing.as_str().to_owned(),
+            status: Status::Processing.as_str().to_owned(),
             customer_id: order.customer_id.clone(),
             total: order.total,
             items: items_of(order),
