@@ -7,5 +7,6 @@ mod crash;
 mod dead_letters;
 mod demo;
 mod faults;
+mod foreign;
 mod support;
 mod verify;

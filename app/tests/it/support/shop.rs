@@ -38,6 +38,10 @@ impl Shop {
         &self.api
     }
 
+    pub(crate) fn order_url(&self, order_id: &str) -> String {
+        format!("{}/orders/{order_id}", self.api)
+    }
+
     /// One attempt to place an order.
     pub(crate) async fn attempt(&self, order: &Value, key: &str) -> Result<Response, reqwest::Error> {
         self.http.post(format!("{}/orders", self.api)).header("Idempotency-Key", key).json(order).send().await
