@@ -2,12 +2,19 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{OrderId, ProductId};
+use crate::{Money, OrderId, ProductId, Timestamp};
 
 /// Subjects of the endpoints.
 pub mod subjects {
     /// Drive an order's payment onwards now and say where it stands.
     pub const PAYMENT_PROCESS: &str = "api.payment.process";
+    /// Payments that are not finished, or one payment, as they stand in the payment service's database.
+    pub const PAYMENT_LIST: &str = "api.payment.list";
+    /// An operator's ways out of a step that failed for good; subjects of their own, so that permissions can tell them
+    /// from what is harmless.
+    pub const PAYMENT_RETRY: &str = "api.payment.retry";
+    pub const PAYMENT_SETTLE: &str = "api.payment.settle";
+    pub const PAYMENT_RELEASE: &str = "api.payment.release";
     /// Stock of one product or of all; adjust is a separate subject so that permissions can tell them apart.
     pub const INVENTORY_STOCK: &str = "api.inventory.stock";
     pub const INVENTORY_ADJUST: &str = "api.inventory.adjust";
@@ -27,9 +34,79 @@ pub struct PaymentStatus {
     /// `authorized`, `declined`, `captured`, `voided`, `refunded`, `capture_failed`, ...
     pub status: String,
     pub payment_id: Option<String>,
-    pub amount: Option<crate::Money>,
+    pub amount: Option<Money>,
     /// Why, where a step failed or was declined.
     pub detail: Option<String>,
+}
+
+/// Asks for payments: one, or those that are not finished.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaymentQuery {
+    #[serde(default)]
+    pub order_id: Option<OrderId>,
+    /// Only those that nothing but an operator can bring to an end.
+    #[serde(default)]
+    pub needs_operator: bool,
+    /// How many at most; `None` means as many as one answer takes.
+    #[serde(default)]
+    pub limit: Option<u32>,
+}
+
+/// A payment as its service knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaymentRecord {
+    pub order_id: OrderId,
+    /// `authorized`, `captured`, `capture_failed`, ...
+    pub state: String,
+    pub needs_operator: bool,
+    /// What the order service said of the order.
+    pub confirmed: bool,
+    pub cancelled: bool,
+    pub amount: Option<Money>,
+    /// The gateway's name for the payment.
+    pub payment_id: Option<String>,
+    /// Why the card was declined, or the last step failed or got no answer.
+    pub problem: Option<String>,
+    /// Calls for the due step that got no answer, or retries of a failed one that were refused.
+    pub attempts: u32,
+    /// When the step that is due is seen to at the latest.
+    pub due_at: Option<Timestamp>,
+    pub created_at: Timestamp,
+    /// When it came to where it stands.
+    pub updated_at: Timestamp,
+}
+
+/// All payments that were asked for, the longest waiting first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaymentRecords {
+    pub payments: Vec<PaymentRecord>,
+}
+
+/// How an operator found a payment settled that its service could not settle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Settled {
+    Captured,
+    Voided,
+    Refunded,
+}
+
+/// Puts on record how a payment was settled outside of the payment service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaymentSettlement {
+    pub order_id: OrderId,
+    pub settled: Settled,
+}
+
+/// Releases a hold at the gateway that is on no record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaymentRelease {
+    pub order_id: OrderId,
+    /// The gateway's name for the payment that holds the money.
+    pub payment_id: String,
+    /// The payment service never heard of the order, and nobody else knows it either.
+    #[serde(default)]
+    pub order_is_unknown: bool,
 }
 
 /// Asks for stock levels; no product means all.

@@ -6,6 +6,7 @@
 //!   idempotency key makes that the same authorization; only then can it be given back. Forgetting it would leave the
 //!   customer's money on hold.
 
+mod operator;
 #[cfg(test)]
 mod tests;
 
@@ -236,6 +237,10 @@ impl Payment {
             (Step::Refund, State::Captured | State::RefundFailed) => State::Refunded,
             _ => return None,
         };
+        self.reach(step, goal, payment_id, now)
+    }
+
+    fn reach(&mut self, step: Step, goal: State, payment_id: &str, now: Timestamp) -> Option<PaymentEvent> {
         self.state = goal;
         self.refusal = None;
         self.payment_id = Some(payment_id.to_owned());

@@ -3,6 +3,10 @@
 //! Every call carries an idempotency key made of the order and the step, so a call whose answer was lost is repeated as
 //! it was and takes effect once. The gateway keeps keys for a day; nothing here may be repeated later than that.
 
+mod reads;
+
+pub use reads::{GatewayPayment, Page};
+
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,6 +14,7 @@ use std::time::Duration;
 use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 /// Where the gateway is and how to talk to it.
@@ -63,6 +68,8 @@ pub enum Step {
     Void,
     /// Give captured money back.
     Refund,
+    /// Show what it has on record; moves nothing.
+    Look,
 }
 
 impl fmt::Display for Step {
@@ -72,6 +79,7 @@ impl fmt::Display for Step {
             Self::Capture => "capture",
             Self::Void => "void",
             Self::Refund => "refund",
+            Self::Look => "show its payments",
         })
     }
 }
@@ -145,6 +153,8 @@ pub struct Gateway {
     base: Url,
     authorization: HeaderValue,
     timeout: Duration,
+    /// Behind the idempotency key, for a question that an operator wants asked anew.
+    anew: Option<u32>,
 }
 
 impl Gateway {
@@ -170,7 +180,15 @@ impl Gateway {
         let mut authorization = HeaderValue::try_from(format!("Bearer {}", settings.secret_key))
             .map_err(|_| invalid("secret_key", "holds characters no key has; check for a line break"))?;
         authorization.set_sensitive(true);
-        Ok(Self { client, base, authorization, timeout: Duration::from_millis(settings.timeout_ms) })
+        Ok(Self { client, base, authorization, timeout: Duration::from_millis(settings.timeout_ms), anew: None })
+    }
+
+    /// The same gateway, asked under keys of their own: a gateway repeats a refusal under the key it was given for, so a
+    /// step that it refused for good has to be asked for anew. Only for steps that the gateway itself takes once, which
+    /// is all but authorizing.
+    #[must_use]
+    pub fn asked_anew(&self, attempt: u32) -> Self {
+        Self { anew: Some(attempt), ..self.clone() }
     }
 
     /// Puts `amount_minor` minor units of `currency` (ISO 4217) on hold.
@@ -257,7 +275,7 @@ impl Gateway {
             Answer::Done(intent) => Err(transient(step, format!("the payment {intent_id} is {}", intent.status))),
             Answer::Refused(refusal) if refusal.code == "payment_intent_unexpected_state" => {
                 let request = self.client.get(self.address(&["payment_intents", intent_id]));
-                match self.exchange(step, request).await? {
+                match self.exchange::<Object>(step, request).await? {
                     Answer::Done(intent) if intent.status == goal => Ok(()),
                     Answer::Done(_) | Answer::Refused(_) => Err(refusal.permanent(step)),
                 }
@@ -272,13 +290,18 @@ impl Gateway {
         order_id: Uuid,
         path: &[&str],
         form: &[(&str, String)],
-    ) -> Result<Answer, GatewayError> {
-        let key = format!("millrace-{order_id}-{step}");
+    ) -> Result<Answer<Object>, GatewayError> {
+        let anew = self.anew.map(|attempt| format!("-anew-{attempt}")).unwrap_or_default();
+        let key = format!("millrace-{order_id}-{step}{anew}");
         let request = self.client.post(self.address(path)).header("Idempotency-Key", key).form(form);
         self.exchange(step, request).await
     }
 
-    async fn exchange(&self, step: Step, request: RequestBuilder) -> Result<Answer, GatewayError> {
+    async fn exchange<T: DeserializeOwned>(
+        &self,
+        step: Step,
+        request: RequestBuilder,
+    ) -> Result<Answer<T>, GatewayError> {
         let request = request.header(AUTHORIZATION, self.authorization.clone()).timeout(self.timeout);
         let response = request.send().await.map_err(|error| self.no_answer(step, error))?;
         let (status, retry_after) = (response.status(), retry_after(&response));
@@ -317,8 +340,8 @@ impl Gateway {
 }
 
 /// What the gateway said.
-enum Answer {
-    Done(Object),
+enum Answer<T> {
+    Done(T),
     /// It will say the same every time.
     Refused(Refusal),
 }

@@ -9,6 +9,7 @@ pub mod domain;
 pub mod gateway;
 pub mod handlers;
 pub mod model;
+pub mod operator;
 pub mod settings;
 pub mod steps;
 pub mod store;

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use contracts::api::Settled;
 use contracts::payments::Step;
 use contracts::{OrderId, Timestamp};
 use millrace::store::{Model, Outbound, Table};
@@ -23,6 +24,14 @@ pub enum Intent {
     Unanswered { order_id: OrderId, step: Step, problem: String, retry_in: Duration, attempted: bool },
     /// Somebody wants to see to a step whose time has come, alone.
     Claim { order_id: OrderId },
+    /// An operator had the gateway asked once more for the step that failed for good.
+    Retried { order_id: OrderId, step: Step, answer: Answer },
+    /// An operator says how a payment was settled.
+    Settle { order_id: OrderId, settled: Settled },
+    /// The gateway holds money for an order that is off, and it is on no record.
+    Adopt { order_id: OrderId, payment_id: String },
+    /// The same for an order that nobody knows: it is off from now on.
+    AdoptUnknown { order_id: OrderId, payment_id: String, correlation_id: String },
 }
 
 impl Intent {
@@ -31,7 +40,11 @@ impl Intent {
             Self::Observe { order_id, .. }
             | Self::Answered { order_id, .. }
             | Self::Unanswered { order_id, .. }
-            | Self::Claim { order_id } => *order_id,
+            | Self::Claim { order_id }
+            | Self::Retried { order_id, .. }
+            | Self::Settle { order_id, .. }
+            | Self::Adopt { order_id, .. }
+            | Self::AdoptUnknown { order_id, .. } => *order_id,
         }
     }
 }
@@ -42,7 +55,7 @@ pub struct Row {
     pub payment: Payment,
     /// When the sweep has to see to the due step, Unix milliseconds; `None` when no step is due.
     pub due_at: Option<i64>,
-    /// Calls for the due step that got no answer.
+    /// Calls for the due step that got no answer; where a step failed for good, an operator's retries that were refused.
     pub attempts: u32,
     /// Why the last of them did not.
     pub last_problem: Option<String>,
@@ -113,7 +126,7 @@ impl Model for PaymentModel {
         let order_id = intent.order_id();
         let known = rows.payments.get(&order_id).cloned();
         let mut row = match intent {
-            Intent::Observe { correlation_id, .. } => {
+            Intent::Observe { correlation_id, .. } | Intent::AdoptUnknown { correlation_id, .. } => {
                 known.clone().unwrap_or_else(|| Row::new(order_id, correlation_id, now_ms))
             }
             _ => known.clone()?,
@@ -136,6 +149,21 @@ impl Model for PaymentModel {
             Intent::Unanswered { .. } => {}
             Intent::Claim { .. } => {
                 row.due_at = Some(row.due_at.filter(|due_at| *due_at <= now_ms).map(|_| later_ms)?);
+            }
+            Intent::Retried { step, answer, .. } => {
+                let retried = row.payment.failed_step() == Some(*step);
+                publish(out, row.payment.apply_retry(*step, answer, now));
+                let refused = retried && row.payment.failed_step() == Some(*step);
+                row.attempts = if refused { row.attempts.saturating_add(1) } else { row.attempts };
+            }
+            Intent::Settle { settled, .. } => publish(out, row.payment.settle(*settled, now)),
+            Intent::Adopt { payment_id, .. } => publish(out, row.payment.adopt(payment_id, now)),
+            Intent::AdoptUnknown { payment_id, .. } => {
+                // A payment that is on record belongs to an order that somebody knows.
+                if row.payment.charge.is_none() {
+                    row.payment.apply_event(&OrderEvent::Cancelled);
+                    publish(out, row.payment.adopt(payment_id, now));
+                }
             }
         }
         row.reschedule(due_before, later_ms);

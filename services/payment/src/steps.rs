@@ -113,21 +113,25 @@ impl Steps {
     }
 
     async fn call(&self, payment: &Payment, step: Step) -> Result<Answer, GatewayError> {
+        Self::call_at(&self.gateway, payment, step).await
+    }
+
+    pub(crate) async fn call_at(gateway: &Gateway, payment: &Payment, step: Step) -> Result<Answer, GatewayError> {
         let OrderId(order_id) = payment.order_id;
         let payment_id = payment.payment_id.as_deref();
         let done = |payment_id: &str| Answer::Done { payment_id: payment_id.to_owned() };
         match (step, payment_id, &payment.charge) {
             (Step::Authorize, _, Some(charge)) => {
                 let (amount, method) = (charge.amount, &charge.payment_method);
-                match self.gateway.authorize(order_id, amount.minor, amount.currency.as_str(), method).await? {
+                match gateway.authorize(order_id, amount.minor, amount.currency.as_str(), method).await? {
                     Authorization::Authorized { intent_id } => Ok(done(&intent_id)),
                     Authorization::Declined { code, message } => Ok(Answer::Refused(Refusal { code, message })),
                 }
             }
-            (Step::Capture, Some(id), _) => self.gateway.capture(order_id, id).await.map(|()| done(id)),
-            (Step::Void, Some(id), _) => self.gateway.void(order_id, id).await.map(|()| done(id)),
+            (Step::Capture, Some(id), _) => gateway.capture(order_id, id).await.map(|()| done(id)),
+            (Step::Void, Some(id), _) => gateway.void(order_id, id).await.map(|()| done(id)),
             (Step::Refund, Some(id), Some(charge)) => {
-                self.gateway.refund(order_id, id, charge.amount.minor).await.map(|()| done(id))
+                gateway.refund(order_id, id, charge.amount.minor).await.map(|()| done(id))
             }
             // The states that make these steps due always come with what they need; a row that was tampered with does
             // not, and must not be repeated for ever.
@@ -162,7 +166,7 @@ pub(crate) fn now_ms() -> i64 {
     Timestamp(OffsetDateTime::now_utc()).unix_ms()
 }
 
-fn with_sources(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {

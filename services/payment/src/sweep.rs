@@ -2,6 +2,7 @@
 //! payment never depends on a message being delivered again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use millrace::event::Cause;
@@ -12,13 +13,27 @@ use tracing::{debug, warn};
 use crate::model::{Intent, Row};
 use crate::steps::{Steps, now_ms};
 
+/// How many payments wait for an operator.
+pub const NEEDING_OPERATOR: &str = "millrace_payments_needing_operator";
+/// How often they are counted.
+const COUNT_EVERY: Duration = Duration::from_secs(2);
+
 /// Runs until `shutdown`; steps that were begun are finished.
 pub async fn run(steps: Steps, shutdown: CancellationToken) {
     let mut ticks = tokio::time::interval(steps.settings.sweep_every.get());
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut counts = tokio::time::interval(COUNT_EVERY);
+    counts.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    metrics::describe_gauge!(NEEDING_OPERATOR, "Payments that only an operator can bring to an end.");
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
+            _ = counts.tick() => {
+                if let Ok(count) = steps.reads.count_needing_operator().await {
+                    metrics::gauge!(NEEDING_OPERATOR).set(count as f64);
+                }
+                continue;
+            }
             () = shutdown.cancelled() => return,
         }
         match once(&steps, &shutdown).await {

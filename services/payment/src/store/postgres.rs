@@ -4,7 +4,7 @@ use millrace::store::PostgresModel;
 use tokio_postgres::Error;
 use uuid::Uuid;
 
-use super::columns::{columns, read};
+use super::columns::{COUNT_NEEDING_OPERATOR, columns, read};
 use crate::domain::{Charge, Refusal};
 use crate::model::{Intent, PaymentModel, Row, Rows, orders_of};
 
@@ -115,6 +115,11 @@ pub(super) async fn due(db: &Client, at_ms: i64, limit: u32) -> Result<Vec<Row>,
         .prepare_cached(concat!("select ", columns!(), " from payments where due_at <= $1 order by due_at limit $2"))
         .await?;
     db.query(&select, &[&at_ms, &i64::from(limit)]).await?.iter().map(read).collect()
+}
+
+pub(super) async fn count_needing_operator(db: &Client) -> Result<i64, Error> {
+    let select = db.prepare_cached(COUNT_NEEDING_OPERATOR).await?;
+    db.query_one(&select, &[]).await?.try_get(0)
 }
 
 pub(super) async fn needing_operator(db: &Client, limit: u32) -> Result<Vec<Row>, Error> {

@@ -28,6 +28,14 @@ impl Reads {
         }
     }
 
+    /// How many payments only an operator can bring to an end.
+    pub async fn count_needing_operator(&self) -> Result<i64, StoreError> {
+        match self.database.pool() {
+            Pool::Sqlite(pool) => pool.read(move |db| Ok(sqlite::count_needing_operator(db)?)).await,
+            Pool::Postgres(pool) => Ok(postgres::count_needing_operator(&pool.get().await?).await?),
+        }
+    }
+
     /// Up to `limit` payments that only an operator can bring to an end, the longest waiting first.
     pub async fn needing_operator(&self, limit: u32) -> Result<Vec<Row>, StoreError> {
         match self.database.pool() {

@@ -2,7 +2,7 @@ use contracts::OrderId;
 use millrace::store::SqliteModel;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Result, named_params};
 
-use super::columns::{columns, read};
+use super::columns::{COUNT_NEEDING_OPERATOR, columns, read};
 use crate::model::{Intent, PaymentModel, Row, Rows, orders_of};
 
 const INSERT: &str = concat!(
@@ -77,6 +77,10 @@ pub(super) fn due(db: &Connection, at_ms: i64, limit: u32) -> Result<Vec<Row>> {
     db.prepare_cached(concat!("select ", columns!(), " from payments where due_at <= ? order by due_at limit ?"))?
         .query_map([at_ms, i64::from(limit)], |row| read(row))?
         .collect()
+}
+
+pub(super) fn count_needing_operator(db: &Connection) -> Result<i64> {
+    db.prepare_cached(COUNT_NEEDING_OPERATOR)?.query_row([], |row| row.get(0))
 }
 
 pub(super) fn needing_operator(db: &Connection, limit: u32) -> Result<Vec<Row>> {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod flow;
+mod operator;
 mod store;
 mod support;
 mod trouble;

@@ -247,6 +247,22 @@ impl World {
         self.http.get(format!("{}/_control/ledger", self.gateway)).send().await.unwrap().json().await.unwrap()
     }
 
+    /// Puts money on hold behind the service's back. Returns the gateway's name for it.
+    pub(crate) async fn hold(&self, order_id: OrderId) -> String {
+        let form = [
+            ("amount", "4998".to_owned()),
+            ("currency", "eur".into()),
+            ("payment_method", "pm_card_visa".into()),
+            ("capture_method", "manual".into()),
+            ("confirm", "true".into()),
+            ("metadata[order_id]", order_id.to_string()),
+        ];
+        let url = format!("{}/v1/payment_intents", self.gateway);
+        let answer = self.http.post(url).bearer_auth("sk_test_1").form(&form).send().await.unwrap();
+        let intent: serde_json::Value = answer.error_for_status().unwrap().json().await.unwrap();
+        intent["id"].as_str().unwrap().to_owned()
+    }
+
     /// What the gateway holds for an order.
     pub(crate) async fn intents(&self, order_id: OrderId) -> Vec<Summary> {
         let id = order_id.to_string();

@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | `POST /v1/payment_intents` | authorizes (`capture_method=manual`) or charges; `confirm=true` is required |
 //! | `GET /v1/payment_intents/{id}` | reads one; `expand[]=latest_charge` shows what was refunded |
-//! | `GET /v1/payment_intents?limit&starting_after` | lists them, newest first |
+//! | `GET /v1/payment_intents?limit&starting_after` | lists them, newest first; `expand[]=data.latest_charge` |
+//! | `GET /v1/payment_intents/search?query=metadata["order_id"]:".."` | finds an order's |
 //! | `POST /v1/payment_intents/{id}/capture` | takes the money, or a part of it (`amount_to_capture`) |
 //! | `POST /v1/payment_intents/{id}/cancel` | releases the hold |
 //! | `POST /v1/refunds` | gives captured money back (`payment_intent`, `amount`) |

@@ -22,6 +22,7 @@ const USUAL_PAGE: usize = 10;
 pub(super) enum Operation<'a> {
     Create,
     List,
+    Search,
     Retrieve(&'a str),
     Capture(&'a str),
     Cancel(&'a str),
@@ -34,6 +35,7 @@ impl<'a> Operation<'a> {
         match (method, segments.as_slice()) {
             (&Method::POST, ["v1", "payment_intents"]) => Ok(Self::Create),
             (&Method::GET, ["v1", "payment_intents"]) => Ok(Self::List),
+            (&Method::GET, ["v1", "payment_intents", "search"]) => Ok(Self::Search),
             (&Method::GET, ["v1", "payment_intents", id]) => Ok(Self::Retrieve(id)),
             (&Method::POST, ["v1", "payment_intents", id, "capture"]) => Ok(Self::Capture(id)),
             (&Method::POST, ["v1", "payment_intents", id, "cancel"]) => Ok(Self::Cancel(id)),
@@ -108,9 +110,25 @@ pub(super) fn page_size(params: &Params) -> Result<usize, Refusal> {
     }
 }
 
-/// Whether the client wants to see the charge and not its id alone.
+/// Whether the client wants to see the charge and not its id alone; in a list, of each payment.
 pub(super) fn expands_charge(params: &Params) -> bool {
-    ["expand[]", "expand[0]"].iter().any(|name| params.get(*name).is_some_and(|value| value == "latest_charge"))
+    ["expand[]", "expand[0]"]
+        .iter()
+        .filter_map(|name| params.get(*name))
+        .any(|value| value == "latest_charge" || value == "data.latest_charge")
+}
+
+/// The order that `query=metadata["order_id"]:"..."` asks for; the simulator's search knows nothing else.
+pub(super) fn searched_order(params: &Params) -> Result<String, Refusal> {
+    let query = required(params, "query")?;
+    let order = query.replace(['"', '\''], "");
+    match order.strip_prefix("metadata[order_id]:") {
+        Some(order) if !order.is_empty() => Ok(order.to_owned()),
+        _ => Err(Refusal::invalid(format!(
+            "The simulator searches for metadata[\"order_id\"]:\"...\" only, not for {query}."
+        ))
+        .param("query")),
+    }
 }
 
 /// `metadata[order_id]=..` becomes `order_id`.

@@ -107,6 +107,7 @@ impl Gateway {
         match operation {
             Err(refusal) => Some(refusal.into()),
             Ok(Operation::List) => Some(self.list(&call.params)),
+            Ok(Operation::Search) => Some(self.search(&call.params)),
             Ok(Operation::Retrieve(id)) => Some(self.retrieve(id, &call.params)),
             Ok(operation) => self.once(call, operation).await,
         }
@@ -135,7 +136,9 @@ impl Gateway {
             Operation::Capture(id) => self.capture(id, &call.params),
             Operation::Cancel(id) => self.change(id, Intent::cancel),
             Operation::Refund => self.refund(&call.params),
-            Operation::List | Operation::Retrieve(_) => Err(Refusal::invalid("Reading changes nothing.")),
+            Operation::List | Operation::Search | Operation::Retrieve(_) => {
+                Err(Refusal::invalid("Reading changes nothing."))
+            }
         };
         outcome.unwrap_or_else(Outcome::refused)
     }
@@ -221,12 +224,24 @@ impl Gateway {
     fn list(&self, params: &Params) -> Answer {
         let page = |bank: &mut Bank| {
             let size = operation::page_size(params)?;
+            let expand = operation::expands_charge(params);
             let mut intents = bank.newest_first(params.get("starting_after").map(String::as_str))?;
-            let data: Vec<_> = intents.by_ref().take(size).map(|intent| intent.to_json(false)).collect();
+            let data: Vec<_> = intents.by_ref().take(size).map(|intent| intent.to_json(expand)).collect();
             let has_more = intents.next().is_some();
             Ok(json!({ "object": "list", "url": "/v1/payment_intents", "data": data, "has_more": has_more }))
         };
         self.with_bank(page).map_or_else(|refusal: Refusal| refusal.into(), |page| Answer::ok(&page))
+    }
+
+    fn search(&self, params: &Params) -> Answer {
+        let found = |bank: &mut Bank| {
+            let (order, expand) = (operation::searched_order(params)?, operation::expands_charge(params));
+            let intents = bank.newest_first(None)?.filter(|intent| intent.order_id() == Some(order.as_str()));
+            let data: Vec<_> = intents.map(|intent| intent.to_json(expand)).collect();
+            Ok(json!({ "object": "search_result", "url": "/v1/payment_intents/search", "data": data,
+                "has_more": false, "next_page": null }))
+        };
+        self.with_bank(found).map_or_else(|refusal: Refusal| refusal.into(), |found| Answer::ok(&found))
     }
 }
 
