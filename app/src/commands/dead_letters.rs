@@ -55,7 +55,7 @@ fn failed(error: Error) -> Failure {
         Error::NoStream(_) => failure.remedy("millrace topology apply").code(millrace::codes::TOPOLOGY_MISMATCH),
         Error::NotFound(_) => failure.remedy("millrace dead-letters list --flat --state all"),
         Error::OneAtATime(_) | Error::Header { .. } => failure.usage(),
-        Error::Unreadable(_) | Error::Broker { .. } | Error::Closed(_) => failure,
+        Error::Unreadable(_) | Error::Gone { .. } | Error::Broker { .. } | Error::Closed(_) => failure,
     }
 }
 

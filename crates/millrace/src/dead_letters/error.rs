@@ -9,6 +9,9 @@ pub enum Error {
     /// No such letter, or it is older than the stream keeps letters.
     #[error("there is no dead letter {0}")]
     NotFound(u64),
+    /// An event that is no longer in its stream.
+    #[error("{stream} does not hold message {seq} any more")]
+    Gone { stream: String, seq: u64 },
     /// A message among the dead letters that is none.
     #[error("message {0} of the stream of dead letters does not describe itself as one")]
     Unreadable(u64),

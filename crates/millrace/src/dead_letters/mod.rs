@@ -14,11 +14,13 @@ mod desk;
 mod error;
 mod letter;
 mod read;
+mod redeliver;
 mod replay;
 pub mod replays;
 
 pub use desk::{DeadLetters, Filter, Listing, Wanted};
 pub use error::Error;
 pub use letter::{Group, Letter, State, group};
+pub use redeliver::redeliver;
 pub use replay::{Ended, Options, Outcome, Progress, Report};
 pub use replays::{Correction, ReplayOf};

@@ -5,11 +5,12 @@ use std::str::FromStr;
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::Error;
 use crate::dead_letter::DeadLetter;
-use crate::event::{EventId, attribute, message_name};
+use crate::event::{EventId, HeaderPairs, attribute, message_name};
 
 /// Followed by the durable consumer's name and the original subject.
 pub const SUBJECT_PREFIX: &str = "replays";
@@ -73,35 +74,56 @@ impl Correction {
 /// The headers of a replay: the original's, except those that are the broker's or ours. What the consumer made up for a
 /// publisher who said little is said now, so that the inbox recognises the message.
 pub(crate) fn headers(letter: &DeadLetter, of: &ReplayOf, correction: &Correction) -> Result<HeaderMap, Error> {
+    let place = Place { stream: &letter.stream, seq: letter.stream_seq, published_at: letter.published_at };
+    let mut pairs = recognisable(&letter.headers, &place);
+    let ours = [(HEADER_OF.to_owned(), of.letter.to_string()), (HEADER_ID.to_owned(), of.replay_id.clone())];
+    for (name, value) in &correction.headers {
+        set(&mut pairs, name, value);
+    }
+    to_map(pairs.into_iter().chain(ours))
+}
+
+/// Where an original stands.
+pub(crate) struct Place<'a> {
+    pub(crate) stream: &'a str,
+    pub(crate) seq: u64,
+    pub(crate) published_at: OffsetDateTime,
+}
+
+/// An original's headers without the broker's and ours, and with what its consumer made up when the publisher said
+/// little.
+pub(crate) fn recognisable(original: &[(String, String)], place: &Place<'_>) -> HeaderPairs {
     let lower = |name: &str| name.to_ascii_lowercase();
-    let mut pairs: Vec<(String, String)> = letter
-        .headers
+    let mut pairs: HeaderPairs = original
         .iter()
         .filter(|(name, _)| !lower(name).starts_with("nats-") && !lower(name).starts_with("millrace-"))
         .cloned()
         .collect();
     let said = |name: &str| {
         let given = |(n, value): &&(String, String)| n.eq_ignore_ascii_case(name) && !value.is_empty();
-        letter.headers.iter().find(given).map(|(_, value)| value.clone())
+        original.iter().find(given).map(|(_, value)| value.clone())
     };
-    let derived =
-        || EventId::derived(&message_name(&letter.stream, letter.stream_seq, letter.published_at)).to_string();
-    let mut made_up = Vec::new();
+    let derived = || EventId::derived(&message_name(place.stream, place.seq, place.published_at)).to_string();
     if said("ce-id").is_none() {
-        made_up.push(("ce-id".to_owned(), said("Nats-Msg-Id").map_or_else(derived, attribute::encode)));
+        set(&mut pairs, "ce-id", &said("Nats-Msg-Id").map_or_else(derived, |id| attribute::encode(&id)));
     }
     if said("ce-time").is_none() {
-        made_up.push(("ce-time".to_owned(), letter.published_at.format(&Rfc3339).unwrap_or_default()));
+        set(&mut pairs, "ce-time", &place.published_at.format(&Rfc3339).unwrap_or_default());
     }
-    let ours = [(HEADER_OF.to_owned(), of.letter.to_string()), (HEADER_ID.to_owned(), of.replay_id.clone())];
-    for (name, value) in made_up.iter().chain(&correction.headers) {
-        pairs.retain(|(n, _)| lower(n) != lower(name));
-        if !value.is_empty() {
-            pairs.push((name.clone(), value.clone()));
-        }
+    pairs
+}
+
+/// An empty value takes the header away.
+fn set(pairs: &mut HeaderPairs, name: &str, value: &str) {
+    pairs.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
+    if !value.is_empty() {
+        pairs.push((name.to_owned(), value.to_owned()));
     }
+}
+
+pub(crate) fn to_map(pairs: impl IntoIterator<Item = (String, String)>) -> Result<HeaderMap, Error> {
     let mut headers = HeaderMap::new();
-    for (name, value) in pairs.into_iter().chain(ours) {
+    for (name, value) in pairs {
         let wrong = |problem: String| Error::Header { name: name.clone(), problem };
         let valid_name = HeaderName::from_str(&name).map_err(|e| wrong(e.to_string()))?;
         headers.append(valid_name, HeaderValue::from_str(&value).map_err(|e| wrong(e.to_string()))?);
@@ -111,8 +133,6 @@ pub(crate) fn headers(letter: &DeadLetter, of: &ReplayOf, correction: &Correctio
 
 #[cfg(test)]
 mod tests {
-    use time::OffsetDateTime;
-
     use super::*;
     use crate::dead_letter::Reason;
     use crate::event::{Origin, decode_headers};
