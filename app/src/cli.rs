@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    catalog, dead_letters, demo, events, health, orders, produce, serve, stock, topology, up, verify,
+    catalog, dead_letters, demo, doctor, events, health, orders, payments, produce, reconcile, serve, stock, topology,
+    up, verify,
 };
 
 /// Event-driven order processing on NATS JetStream.
@@ -55,13 +56,18 @@ pub enum Command {
     /// Messages that could not be handled: look at them, replay them, give them up
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
+    /// Payments that do not go on by themselves, and the ways out
+    #[command(subcommand)]
+    Payments(payments::Command),
+    /// Hold against each other what all services, the gateway and the streams say about each order
+    Reconcile(reconcile::Args),
     /// Streams, consumers and buckets: what is declared and what is there
     #[command(subcommand)]
     Topology(topology::Command),
     /// Place demo orders at a steady rate
     Produce(produce::Args),
     /// Check each thing a run needs, and say what to do about each failure
-    Doctor,
+    Doctor(doctor::Args),
     /// Ask a running process whether it is ready; exit code 0 means yes
     Health(health::Args),
     /// Explain an error code such as MR0001

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "nothing is outside of a binary")]
 
 mod api_client;
+mod audit;
 mod cli;
 mod commands;
 mod failure;

@@ -1,5 +1,7 @@
 //! `millrace doctor`: checks each thing a run needs, and says what to do about each failure.
 
+mod running;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,11 +15,20 @@ use crate::failure::CommandResult;
 use crate::settings::Settings;
 use crate::{output, stack};
 
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Operations ports of running services, whose breakers are looked at [default: http://ops.listen]
+    #[arg(long, value_name = "URL")]
+    ops: Vec<String>,
+}
+
 /// What was looked at and what was found.
 #[derive(Debug, Serialize)]
 struct Check {
     name: String,
     ok: bool,
+    /// Nothing is broken, and somebody should look all the same.
+    warn: bool,
     found: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     remedy: Option<String>,
@@ -26,7 +37,7 @@ struct Check {
 /// How long any one answer may take.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-pub async fn run(context: &Context) -> CommandResult {
+pub async fn run(context: &Context, args: Args) -> CommandResult {
     let settings = &context.settings;
     let mut checks = vec![check("settings", Ok("all are valid".into()))];
     checks.push(check("nats-server program", nats_program().await));
@@ -35,11 +46,16 @@ pub async fn run(context: &Context) -> CommandResult {
     checks.push(check("NATS", nats));
     if nats_answers {
         checks.push(check("topology", declared(settings).await));
+        checks.push(running::consumers(settings).await);
         checks.push(dead_letters(context).await);
+        checks.push(running::payments(context).await);
     }
     for service in stack::SERVICES {
         checks.push(check(&format!("database of {service}"), database(settings, service).await));
     }
+    checks.push(running::outboxes(settings).await);
+    let ops = if args.ops.is_empty() { vec![format!("http://{}", settings.ops.listen)] } else { args.ops };
+    checks.extend(running::breakers(&ops).await);
     checks.push(check("payment gateway", reach(&settings.payment.gateway.url).await));
     checks.push(check("mail server", reach(&settings.notification.email.url).await));
     checks.push(check("order API", reach(&format!("http://{}", settings.http.listen)).await));
@@ -49,7 +65,12 @@ pub async fn run(context: &Context) -> CommandResult {
         output::json(&serde_json::json!({ "ok": all_well, "checks": checks }));
     } else {
         for one in &checks {
-            output::line(&format!("{}  {:<24} {}", if one.ok { "ok  " } else { "FAIL" }, one.name, one.found));
+            let word = match (one.ok, one.warn) {
+                (false, _) => "FAIL",
+                (true, true) => "warn",
+                (true, false) => "ok  ",
+            };
+            output::line(&format!("{word}  {:<24} {}", one.name, one.found));
             if let Some(remedy) = &one.remedy {
                 output::line(&format!("      {:<24} -> {remedy}", ""));
             }
@@ -58,14 +79,27 @@ pub async fn run(context: &Context) -> CommandResult {
     Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+impl Check {
+    fn ok(name: &str, found: String) -> Self {
+        Self { name: name.to_owned(), ok: true, warn: false, found, remedy: None }
+    }
+
+    fn failed(name: &str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), ok: false, warn: false, found: found.into(), remedy: Some(remedy.into()) }
+    }
+
+    fn warn(self, remedy: impl Into<String>) -> Self {
+        Self { warn: true, remedy: Some(remedy.into()), ..self }
+    }
+}
+
 /// What was found, or what is wrong and what to do about it.
 type Finding = Result<String, (String, String)>;
 
 fn check(name: &str, finding: Finding) -> Check {
-    let name = name.to_owned();
     match finding {
-        Ok(found) => Check { name, ok: true, found, remedy: None },
-        Err((found, remedy)) => Check { name, ok: false, found, remedy: Some(remedy) },
+        Ok(found) => Check::ok(name, found),
+        Err((found, remedy)) => Check::failed(name, found, remedy),
     }
 }
 
@@ -103,15 +137,12 @@ async fn declared(settings: &Settings) -> Finding {
 
 /// Those that wait keep nothing from running, but they wait for somebody.
 async fn dead_letters(context: &Context) -> Check {
-    let name = "dead letters".to_owned();
+    let name = "dead letters";
     match super::dead_letters::waiting(context).await {
-        Ok(0) => Check { name, ok: true, found: "none waits".into(), remedy: None },
-        Ok(count) => {
-            let remedy =
-                format!("millrace dead-letters list, millrace explain {}", millrace::codes::DEAD_LETTERS_WAITING);
-            Check { name, ok: true, found: format!("{count} waiting for a decision"), remedy: Some(remedy) }
-        }
-        Err(failure) => Check { name, ok: false, found: failure.message, remedy: failure.remedy },
+        Ok(0) => Check::ok(name, "none waits".into()),
+        Ok(count) => Check::ok(name, format!("{count} waiting for a decision"))
+            .warn(format!("millrace dead-letters list, millrace explain {}", millrace::codes::DEAD_LETTERS_WAITING)),
+        Err(failure) => Check::failed(name, failure.message, failure.remedy.unwrap_or_default()),
     }
 }
 

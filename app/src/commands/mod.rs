@@ -8,7 +8,9 @@ pub mod events;
 pub mod explain;
 pub mod health;
 pub mod orders;
+pub mod payments;
 pub mod produce;
+pub mod reconcile;
 pub mod serve;
 pub mod stock;
 pub mod topology;
@@ -50,9 +52,11 @@ pub async fn run(cli: Cli) -> CommandResult {
         Command::Stock(command) => stock::run(&context, command).await,
         Command::Events(command) => events::run(&context, command).await,
         Command::DeadLetters(command) => dead_letters::run(&context, command).await,
+        Command::Payments(command) => payments::run(&context, command).await,
+        Command::Reconcile(args) => reconcile::run(&context, args).await,
         Command::Topology(command) => topology::run(&context, command).await,
         Command::Produce(args) => produce::run(&context, args).await,
-        Command::Doctor => doctor::run(&context).await,
+        Command::Doctor(args) => doctor::run(&context, args).await,
         Command::Health(args) => health::run(&context, args).await,
         Command::Explain { code } => explain::run(code.as_deref(), context.json),
     }

@@ -8,5 +8,6 @@ mod dead_letters;
 mod demo;
 mod faults;
 mod foreign;
+mod reconcile;
 mod support;
 mod verify;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use futures::TryStreamExt;
+use millrace::store::DatabaseUrl;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::{Process, TestNats, eventually, wait_for_http};
@@ -172,6 +173,28 @@ impl Installation {
             (level.product_id.to_string(), [level.available, level.reserved, level.committed])
         };
         Ok(levels.levels.into_iter().map(row).collect())
+    }
+
+    /// Damages a service's database. Returns how many rows the statement changed.
+    pub(crate) async fn damage(&self, service: &str, sql: &str) -> u64 {
+        let (_, configured) = self.environment.iter().find(|(name, _)| name == "DATABASE_URL").unwrap();
+        match DatabaseUrl::for_service(configured, service).unwrap() {
+            DatabaseUrl::Sqlite(path) => {
+                let db = rusqlite::Connection::open(path).unwrap();
+                db.busy_timeout(PATIENCE).unwrap();
+                db.execute(sql, []).unwrap() as u64
+            }
+            DatabaseUrl::Postgres(url) => {
+                let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+                tokio::spawn(connection);
+                client.execute(sql, &[]).await.unwrap()
+            }
+        }
+    }
+
+    /// Where a process answers operators.
+    pub(crate) fn ops_url(&self, name: &str) -> String {
+        format!("http://127.0.0.1:{}", self.ops[name])
     }
 
     /// Waits until nothing is under way: no event waits to be published, handled or acknowledged.

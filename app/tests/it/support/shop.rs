@@ -91,6 +91,28 @@ impl Shop {
         self.json(&format!("{}/_control/ledger?requests=0", self.gateway)).await
     }
 
+    /// `down`, `errors`, `ok`, ...
+    pub(crate) async fn gateway_is(&self, mode: Value) {
+        let url = format!("{}/_control/mode", self.gateway);
+        self.http.put(url).json(&mode).send().await.unwrap().error_for_status().unwrap();
+    }
+
+    /// Puts money on hold behind everybody's back. Returns the gateway's name for it.
+    pub(crate) async fn hold(&self, order_id: &str) -> String {
+        let form = [
+            ("amount", "1050"),
+            ("currency", "eur"),
+            ("payment_method", "pm_card_visa"),
+            ("capture_method", "manual"),
+            ("confirm", "true"),
+            ("metadata[order_id]", order_id),
+        ];
+        let url = format!("{}/v1/payment_intents", self.gateway);
+        let answer = self.http.post(url).bearer_auth("sk_test_1").form(&form).send().await.unwrap();
+        let intent: Value = answer.error_for_status().unwrap().json().await.unwrap();
+        intent["id"].as_str().unwrap().to_owned()
+    }
+
     /// How often each Message-ID came in.
     pub(crate) async fn mails(&self) -> Result<Counts, String> {
         self.json(&format!("{}/counts", self.mail)).await

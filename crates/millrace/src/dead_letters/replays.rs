@@ -105,7 +105,7 @@ pub(crate) fn recognisable(original: &[(String, String)], place: &Place<'_>) -> 
     };
     let derived = || EventId::derived(&message_name(place.stream, place.seq, place.published_at)).to_string();
     if said("ce-id").is_none() {
-        set(&mut pairs, "ce-id", &said("Nats-Msg-Id").map_or_else(derived, |id| attribute::encode(&id)));
+        set(&mut pairs, "ce-id", &said("Nats-Msg-Id").map_or_else(derived, attribute::encode));
     }
     if said("ce-time").is_none() {
         set(&mut pairs, "ce-time", &place.published_at.format(&Rfc3339).unwrap_or_default());
