@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    catalog, dead_letters, demo, doctor, events, health, orders, payments, produce, reconcile, serve, stock, topology,
-    up, verify,
+    catalog, dead_letters, demo, doctor, events, health, orders, payments, produce, reconcile, replay, serve, stock,
+    topology, up, verify,
 };
 
 /// Event-driven order processing on NATS JetStream.
@@ -61,6 +61,8 @@ pub enum Command {
     Payments(payments::Command),
     /// Hold against each other what all services, the gateway and the streams say about each order
     Reconcile(reconcile::Args),
+    /// Rebuild a read model from the history on the streams, while it serves
+    Replay(replay::Args),
     /// Streams, consumers and buckets: what is declared and what is there
     #[command(subcommand)]
     Topology(topology::Command),

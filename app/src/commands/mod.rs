@@ -11,6 +11,7 @@ pub mod orders;
 pub mod payments;
 pub mod produce;
 pub mod reconcile;
+pub mod replay;
 pub mod serve;
 pub mod stock;
 pub mod topology;
@@ -54,6 +55,7 @@ pub async fn run(cli: Cli) -> CommandResult {
         Command::DeadLetters(command) => dead_letters::run(&context, command).await,
         Command::Payments(command) => payments::run(&context, command).await,
         Command::Reconcile(args) => reconcile::run(&context, args).await,
+        Command::Replay(args) => replay::run(&context, args).await,
         Command::Topology(command) => topology::run(&context, command).await,
         Command::Produce(args) => produce::run(&context, args).await,
         Command::Doctor(args) => doctor::run(&context, args).await,

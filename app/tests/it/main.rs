@@ -9,5 +9,6 @@ mod demo;
 mod faults;
 mod foreign;
 mod reconcile;
+mod replay;
 mod support;
 mod verify;

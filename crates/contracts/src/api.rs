@@ -19,6 +19,8 @@ pub mod subjects {
     pub const INVENTORY_STOCK: &str = "api.inventory.stock";
     pub const INVENTORY_ADJUST: &str = "api.inventory.adjust";
     pub const ORDERS_GET: &str = "api.orders.get";
+    /// Rebuild a read model from the streams; the answer says where to ask how it is going.
+    pub const ORDERS_REPLAY: &str = "api.orders.replay";
 }
 
 /// Asks about one order.
@@ -138,4 +140,97 @@ pub struct StockAdjustment {
     pub product_id: ProductId,
     pub delta: i64,
     pub reason: String,
+}
+
+/// Asks for a read model to be rebuilt from the history that the streams hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayRequest {
+    /// `timeline`
+    pub view: String,
+    /// Only this order.
+    #[serde(default)]
+    pub order_id: Option<OrderId>,
+    /// Change nothing, only say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// A rebuild has begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayStarted {
+    pub replay_id: uuid::Uuid,
+    /// Where this instance says how it is going, asked with a [`ReplayQuery`].
+    pub status_subject: String,
+}
+
+/// Asks how a rebuild is going.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayQuery {
+    pub replay_id: uuid::Uuid,
+}
+
+/// What a rebuild is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplayPhase {
+    /// For live events that were stored before it began.
+    Waiting,
+    Reading,
+    /// For entries that no event explains.
+    Checking,
+    Done,
+    Failed,
+}
+
+impl ReplayPhase {
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Done | Self::Failed)
+    }
+}
+
+/// How a rebuild is going.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayStatus {
+    pub replay_id: uuid::Uuid,
+    pub phase: ReplayPhase,
+    /// Messages read so far, of how many.
+    pub read: u64,
+    pub total: u64,
+    pub found: ReplayFindings,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What a rebuild found and, unless it was a dry run, put right.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayFindings {
+    /// Events that belong on the view, and the orders they are about.
+    pub events: u64,
+    pub orders: u64,
+    /// Events that were not on it.
+    pub missing: u64,
+    /// Entries that said something else than their event.
+    pub altered: u64,
+    /// Entries without an event, of orders whose whole history the streams hold.
+    pub stray: u64,
+    /// Since when the streams hold everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complete_since: Option<Timestamp>,
+    /// Entries without an event that stay, and their orders: the streams do not reach back to where those began.
+    pub older_entries: u64,
+    pub older_orders: u64,
+    /// Events about orders that the service does not know; they are on no view.
+    pub unknown_orders: u64,
+    /// Messages that cannot be understood.
+    pub unreadable: u64,
+    /// Orders whose view was wrong, a few of them.
+    pub examples: Vec<OrderId>,
+}
+
+impl ReplayFindings {
+    /// How many entries were, or would be, put right.
+    pub fn changes(&self) -> u64 {
+        self.missing + self.altered + self.stray
+    }
 }

@@ -11,6 +11,7 @@ pub mod dead_letter;
 pub mod dead_letters;
 pub mod event;
 pub mod health;
+pub mod history;
 pub mod http_client;
 pub mod inbox;
 pub mod kit;

@@ -1,5 +1,6 @@
 //! One function per consumed event. Each says what the event means for the order and what the timeline shows of it.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use contracts::inventory::{InventoryCommitted, InventoryRejected, InventoryReleased, InventoryReserved};
@@ -8,6 +9,7 @@ use contracts::orders::OrderCreated;
 use contracts::payments::{
     PaymentAuthorized, PaymentCaptured, PaymentDeclined, PaymentFailed, PaymentRefunded, PaymentVoided, Step,
 };
+use contracts::topology::durables;
 use contracts::{OrderId, Timestamp};
 use millrace::consumer::{Failure, OWN_SOURCE_PREFIX, Router};
 use millrace::event::{EventId, Meta, Received};
@@ -26,103 +28,137 @@ pub(crate) struct Handlers {
     pub(crate) changes: Changes,
 }
 
-type Handled = Result<(), Failure>;
+pub(crate) type Handled = Result<(), Failure>;
+
+/// What an event of another service means for its order, and what the timeline shows of it.
+struct Meaning {
+    order_id: OrderId,
+    fact: Fact,
+    detail: Value,
+}
 
 /// All consumers of this service.
 pub(crate) fn routers(handlers: &Handlers) -> Vec<Router> {
     let handlers = Arc::new(handlers.clone());
+    let observing = handlers.clone();
+    let mut routers = facts(move |submission| {
+        let handlers = observing.clone();
+        async move { handlers.observe(submission).await }
+    });
+    let foreign = move |event: Received<OrderCreated>| foreign_order(handlers.clone(), event);
+    routers.push(Router::new(durables::ORDER_FOREIGN).on_version::<OrderCreated, _, _>(1, foreign));
+    routers
+}
+
+/// The consumers that tell this service about orders; `observe` is given what each event comes to. Live events and those
+/// of the history are understood by the same functions.
+pub(crate) fn facts<O, F>(observe: O) -> Vec<Router>
+where
+    O: Fn(Submission<Intent>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Handled> + Send + 'static,
+{
     macro_rules! to {
-        ($handler:path) => {{
-            let handlers = handlers.clone();
-            move |event: Received<_>| $handler(handlers.clone(), event)
+        ($meaning:path) => {{
+            let observe = observe.clone();
+            move |event: Received<_>| observe(observation(&event, $meaning(&event.data)))
         }};
     }
     vec![
-        Router::new("order-payments")
+        Router::new(durables::ORDER_PAYMENTS)
             .on::<PaymentAuthorized, _, _>(to!(authorized))
             .on::<PaymentDeclined, _, _>(to!(declined))
             .on::<PaymentCaptured, _, _>(to!(captured))
             .on::<PaymentVoided, _, _>(to!(voided))
             .on::<PaymentRefunded, _, _>(to!(refunded))
             .on::<PaymentFailed, _, _>(to!(payment_failed)),
-        Router::new("order-inventory")
+        Router::new(durables::ORDER_INVENTORY)
             .on::<InventoryReserved, _, _>(to!(reserved))
             .on::<InventoryRejected, _, _>(to!(rejected))
             .on::<InventoryCommitted, _, _>(to!(stock_committed))
             .on::<InventoryReleased, _, _>(to!(released)),
-        Router::new("order-notifications")
+        Router::new(durables::ORDER_NOTIFICATIONS)
             .on::<NotificationSent, _, _>(to!(sent))
             .on::<NotificationFailed, _, _>(to!(sending_failed)),
-        Router::new("order-foreign").on_version::<OrderCreated, _, _>(1, to!(foreign_order)),
     ]
 }
 
-async fn authorized(state: Arc<Handlers>, event: Received<PaymentAuthorized>) -> Handled {
-    let detail = json!({ "amount": event.data.amount, "payment_id": event.data.payment_id });
-    state.observe(&event, event.data.order_id, Fact::Payment(Payment::Authorized), detail).await
+fn observation<E>(event: &Received<E>, meaning: Meaning) -> Submission<Intent> {
+    let (meta, Meaning { order_id, fact, detail }) = (&event.meta, meaning);
+    let observed = Observed {
+        event_id: meta.inbox_id(),
+        event_type: meta.event_type.clone(),
+        service: meta.source.strip_prefix(OWN_SOURCE_PREFIX).unwrap_or(&meta.source).to_owned(),
+        at: Timestamp(meta.time),
+        detail,
+    };
+    event.submission(Intent::Observe { order_id, fact, observed })
 }
 
-async fn declined(state: Arc<Handlers>, event: Received<PaymentDeclined>) -> Handled {
-    let detail = json!({ "code": event.data.code, "message": event.data.message });
-    state.observe(&event, event.data.order_id, Fact::Payment(Payment::Declined), detail).await
+fn authorized(event: &PaymentAuthorized) -> Meaning {
+    let detail = json!({ "amount": event.amount, "payment_id": event.payment_id });
+    Meaning { order_id: event.order_id, fact: Fact::Payment(Payment::Authorized), detail }
 }
 
-async fn captured(state: Arc<Handlers>, event: Received<PaymentCaptured>) -> Handled {
-    let detail = json!({ "amount": event.data.amount, "payment_id": event.data.payment_id });
-    state.observe(&event, event.data.order_id, Fact::Payment(Payment::Captured), detail).await
+fn declined(event: &PaymentDeclined) -> Meaning {
+    let detail = json!({ "code": event.code, "message": event.message });
+    Meaning { order_id: event.order_id, fact: Fact::Payment(Payment::Declined), detail }
 }
 
-async fn voided(state: Arc<Handlers>, event: Received<PaymentVoided>) -> Handled {
-    let detail = json!({ "payment_id": event.data.payment_id });
-    state.observe(&event, event.data.order_id, Fact::Payment(Payment::Voided), detail).await
+fn captured(event: &PaymentCaptured) -> Meaning {
+    let detail = json!({ "amount": event.amount, "payment_id": event.payment_id });
+    Meaning { order_id: event.order_id, fact: Fact::Payment(Payment::Captured), detail }
 }
 
-async fn refunded(state: Arc<Handlers>, event: Received<PaymentRefunded>) -> Handled {
-    let detail = json!({ "amount": event.data.amount, "payment_id": event.data.payment_id });
-    state.observe(&event, event.data.order_id, Fact::Payment(Payment::Refunded), detail).await
+fn voided(event: &PaymentVoided) -> Meaning {
+    let detail = json!({ "payment_id": event.payment_id });
+    Meaning { order_id: event.order_id, fact: Fact::Payment(Payment::Voided), detail }
 }
 
-async fn payment_failed(state: Arc<Handlers>, event: Received<PaymentFailed>) -> Handled {
-    let fact = match event.data.step {
+fn refunded(event: &PaymentRefunded) -> Meaning {
+    let detail = json!({ "amount": event.amount, "payment_id": event.payment_id });
+    Meaning { order_id: event.order_id, fact: Fact::Payment(Payment::Refunded), detail }
+}
+
+fn payment_failed(event: &PaymentFailed) -> Meaning {
+    let payment = match event.step {
         // Nothing was set aside and nothing will be: for the order the same as a refusal.
         Step::Authorize => Payment::Declined,
         Step::Capture => Payment::CaptureFailed,
         Step::Void => Payment::VoidFailed,
         Step::Refund => Payment::RefundFailed,
     };
-    let detail = json!({ "step": event.data.step, "code": event.data.code, "message": event.data.message });
-    state.observe(&event, event.data.order_id, Fact::Payment(fact), detail).await
+    let detail = json!({ "step": event.step, "code": event.code, "message": event.message });
+    Meaning { order_id: event.order_id, fact: Fact::Payment(payment), detail }
 }
 
-async fn reserved(state: Arc<Handlers>, event: Received<InventoryReserved>) -> Handled {
-    let detail = json!({ "items": event.data.items });
-    state.observe(&event, event.data.order_id, Fact::Stock(Stock::Reserved), detail).await
+fn reserved(event: &InventoryReserved) -> Meaning {
+    let detail = json!({ "items": event.items });
+    Meaning { order_id: event.order_id, fact: Fact::Stock(Stock::Reserved), detail }
 }
 
-async fn rejected(state: Arc<Handlers>, event: Received<InventoryRejected>) -> Handled {
-    let detail = json!({ "shortages": event.data.shortages });
-    state.observe(&event, event.data.order_id, Fact::Stock(Stock::Rejected), detail).await
+fn rejected(event: &InventoryRejected) -> Meaning {
+    let detail = json!({ "shortages": event.shortages });
+    Meaning { order_id: event.order_id, fact: Fact::Stock(Stock::Rejected), detail }
 }
 
-async fn stock_committed(state: Arc<Handlers>, event: Received<InventoryCommitted>) -> Handled {
-    let detail = json!({ "items": event.data.items });
-    state.observe(&event, event.data.order_id, Fact::Stock(Stock::Committed), detail).await
+fn stock_committed(event: &InventoryCommitted) -> Meaning {
+    let detail = json!({ "items": event.items });
+    Meaning { order_id: event.order_id, fact: Fact::Stock(Stock::Committed), detail }
 }
 
-async fn released(state: Arc<Handlers>, event: Received<InventoryReleased>) -> Handled {
-    let detail = json!({ "items": event.data.items });
-    state.observe(&event, event.data.order_id, Fact::Stock(Stock::Released), detail).await
+fn released(event: &InventoryReleased) -> Meaning {
+    let detail = json!({ "items": event.items });
+    Meaning { order_id: event.order_id, fact: Fact::Stock(Stock::Released), detail }
 }
 
-async fn sent(state: Arc<Handlers>, event: Received<NotificationSent>) -> Handled {
-    let detail = json!({ "notice": event.data.notice, "channel": event.data.channel });
-    state.observe(&event, event.data.order_id, Fact::Notice, detail).await
+fn sent(event: &NotificationSent) -> Meaning {
+    let detail = json!({ "notice": event.notice, "channel": event.channel });
+    Meaning { order_id: event.order_id, fact: Fact::Notice, detail }
 }
 
-async fn sending_failed(state: Arc<Handlers>, event: Received<NotificationFailed>) -> Handled {
-    let data = &event.data;
-    let detail = json!({ "notice": data.notice, "channel": data.channel, "reason": data.reason });
-    state.observe(&event, data.order_id, Fact::Notice, detail).await
+fn sending_failed(event: &NotificationFailed) -> Meaning {
+    let detail = json!({ "notice": event.notice, "channel": event.channel, "reason": event.reason });
+    Meaning { order_id: event.order_id, fact: Fact::Notice, detail }
 }
 
 /// An order that somebody else published. Without an inbox mark: taking an order on twice changes nothing, and a clash
@@ -157,16 +193,9 @@ fn foreign_event_id(meta: &Meta, order_id: OrderId) -> EventId {
 }
 
 impl Handlers {
-    async fn observe<E>(&self, event: &Received<E>, order_id: OrderId, fact: Fact, detail: Value) -> Handled {
-        let meta = &event.meta;
-        let observed = Observed {
-            event_id: meta.inbox_id(),
-            event_type: meta.event_type.clone(),
-            service: meta.source.strip_prefix(OWN_SOURCE_PREFIX).unwrap_or(&meta.source).to_owned(),
-            at: Timestamp(meta.time),
-            detail,
-        };
-        let outcome = self.writer.submit(event.submission(Intent::Observe { order_id, fact, observed })).await?;
+    async fn observe(&self, submission: Submission<Intent>) -> Handled {
+        let Intent::Observe { order_id, .. } = submission.intent else { return Ok(()) };
+        let outcome = self.writer.submit(submission).await?;
         if let Committed::Now(Outcome::Noted(Some(end))) = outcome {
             tracing::info!(order.id = %order_id, "An order is {end}.");
         }

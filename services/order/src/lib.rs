@@ -9,6 +9,7 @@
 //! | `handlers` | one function per consumed event |
 //! | [`api`] | HTTP |
 //! | `reply` | request/reply on NATS |
+//! | `replay` | timelines rebuilt from the streams |
 //! | [`catalog`] | prices, from the key-value bucket |
 //! | `deadlines` | timers |
 
@@ -19,9 +20,11 @@ mod deadlines;
 pub mod domain;
 mod handlers;
 pub mod model;
+mod replay;
 mod reply;
 mod settings;
 pub mod store;
+mod timeline;
 
 pub use settings::Settings;
 
@@ -41,6 +44,7 @@ use crate::changes::Changes;
 use crate::deadlines::Deadlines;
 use crate::handlers::Handlers;
 use crate::model::OrderModel;
+use crate::replay::{Desk, Rebuilder};
 use crate::store::{MIGRATIONS, Reads};
 
 /// What the service is given.
@@ -85,10 +89,24 @@ pub async fn run(parts: Parts) -> Result<(), Error> {
         Ok(())
     });
 
+    let (desk, requests) = Desk::open();
+    let rebuilder = Rebuilder {
+        connection: kit.connection().clone(),
+        reads: reads.clone(),
+        writer: kit.writer(),
+        changes: changes.clone(),
+        desk: desk.clone(),
+    };
+    let stop = shutdown.clone();
+    kit.spawn("replays", async move {
+        rebuilder.run(requests, stop).await;
+        Ok(())
+    });
+
     let (connection, stop) = (kit.connection().clone(), shutdown.clone());
     kit.spawn("request/reply", {
         let reads = reads.clone();
-        async move { Ok(reply::serve(connection, reads, stop).await?) }
+        async move { Ok(reply::serve(connection, reads, desk, stop).await?) }
     });
 
     let streams = Arc::new(Semaphore::new(settings.max_streams.min(Semaphore::MAX_PERMITS)));

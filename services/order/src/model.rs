@@ -7,12 +7,13 @@ use std::time::Duration;
 use contracts::catalog::Product;
 use contracts::orders::{OrderCancelled, OrderConfirmed, OrderCreated};
 use contracts::{OrderId, ProductId, Timestamp};
-use millrace::event::{Event, EventId};
+use millrace::event::EventId;
 use millrace::store::{Model, Outbound, Table};
-use serde_json::{Value, json};
+use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::domain::{Cancellation, End, Fact, Order, Placement};
+use crate::timeline as shown;
 
 /// The name under which this service appears on timelines.
 pub const SERVICE: &str = "order";
@@ -35,6 +36,29 @@ pub enum Intent {
     SaveCatalog(CatalogChange),
     /// Idempotency keys of before this moment have had their time.
     ForgetKeys { used_before: Timestamp },
+    /// Puts timelines right: the state of orders is not touched.
+    Mend(Mending),
+}
+
+/// What is wrong with timelines, by the history on the streams.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Mending {
+    /// Events that are not there.
+    pub missing: Vec<(OrderId, Observed)>,
+    /// Events that are there otherwise than they were.
+    pub altered: Vec<(OrderId, Observed)>,
+    /// Ids of entries without an event.
+    pub stray: Vec<(OrderId, String)>,
+}
+
+/// What was put right.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mended {
+    pub added: u64,
+    pub corrected: u64,
+    pub removed: u64,
+    /// Events of orders that are not here at all.
+    pub unknown: u64,
 }
 
 /// An `Idempotency-Key` and the request it came with.
@@ -77,6 +101,7 @@ pub enum Outcome {
     Cancellation(Cancellation),
     /// A fact or a deadline was taken into account; whether that ended the order.
     Noted(Option<End>),
+    Mended(Mended),
     Done,
 }
 
@@ -115,6 +140,10 @@ pub struct Rows {
     /// Events that are on the timeline already, of those the batch is about.
     pub known_entries: HashSet<(OrderId, String)>,
     pub new_entries: Vec<Entry>,
+    /// Highest numbers on timelines that are mended: a number that somebody else wrote must not be given out again.
+    pub highest: HashMap<OrderId, i64>,
+    pub corrected_entries: Vec<(OrderId, Observed)>,
+    pub removed_entries: Vec<(OrderId, String)>,
     pub catalog: Vec<CatalogChange>,
     pub forget_keys_before: Option<Timestamp>,
 }
@@ -124,6 +153,7 @@ pub struct Rows {
 pub struct Needs<'a> {
     pub orders: Vec<OrderId>,
     pub entries: Vec<(OrderId, &'a str)>,
+    pub highest: Vec<OrderId>,
     pub keys: Vec<&'a str>,
 }
 
@@ -142,9 +172,20 @@ impl<'a> Needs<'a> {
                 }
                 Intent::Cancel { order_id } | Intent::Expire { order_id } => needs.orders.push(*order_id),
                 Intent::AcceptForeign { order, .. } => needs.orders.push(order.order_id),
+                Intent::Mend(mending) => {
+                    let events = mending.missing.iter().chain(&mending.altered);
+                    let events = events.map(|(id, what)| (*id, what.event_id.as_str()));
+                    let stray = mending.stray.iter().map(|(id, event_id)| (*id, event_id.as_str()));
+                    let from = needs.entries.len();
+                    needs.entries.extend(events.chain(stray));
+                    needs.highest.extend(needs.entries.iter().skip(from).map(|(id, _)| *id));
+                }
                 Intent::SaveCatalog(_) | Intent::ForgetKeys { .. } => {}
             }
         }
+        needs.highest.sort_unstable();
+        needs.highest.dedup();
+        needs.orders.extend(&needs.highest);
         needs.orders.sort_unstable();
         needs.orders.dedup();
         needs.keys.sort_unstable();
@@ -172,11 +213,11 @@ impl Model for OrderModel {
         match intent {
             Intent::Create { order, key } => self.create(rows, order, key.as_ref(), now, out),
             Intent::Observe { order_id, fact, observed } => {
-                if !rows.known_entries.insert((*order_id, observed.event_id.clone())) {
-                    return Outcome::Noted(None);
-                }
+                // A rebuild may have put the event on the timeline before it came here, so that says nothing about
+                // whether the order has heard of it. A fact heard twice changes nothing.
+                let is_new = rows.known_entries.insert((*order_id, observed.event_id.clone()));
                 rows.change(*order_id, out, |order, timeline, out| {
-                    timeline.push(observed.clone());
+                    timeline.extend(is_new.then(|| observed.clone()));
                     let end = order.observe(*fact, now);
                     announce(order, end, now, timeline, out);
                     Outcome::Noted(end)
@@ -196,6 +237,7 @@ impl Model for OrderModel {
                 Outcome::Noted(end)
             }),
             Intent::AcceptForeign { order, event_id } => self.accept_foreign(rows, order, event_id, now, out),
+            Intent::Mend(mending) => Outcome::Mended(rows.mend(mending)),
             Intent::SaveCatalog(change) => {
                 rows.catalog.push(change.clone());
                 Outcome::Done
@@ -261,9 +303,7 @@ impl OrderModel {
         let placement = rows.change(created.order_id, out, |order, timeline, out| {
             let placement = order.place(created, foreign, now, later(now, self.deadline));
             if let Placement::Accepted(end) = placement {
-                let detail = json!({ "total": created.total, "items": created.items.len(), "foreign": foreign });
-                let event_id = publish(out);
-                timeline.push(own::<OrderCreated>(&event_id, now, detail));
+                timeline.push(shown::created(&publish(out), now, created, foreign));
                 announce(order, end, now, timeline, out);
             }
             placement
@@ -296,6 +336,36 @@ impl Rows {
         }
         result
     }
+
+    /// Adds, corrects and removes entries. What has been put right meanwhile is left alone.
+    fn mend(&mut self, mending: &Mending) -> Mended {
+        let mut mended = Mended::default();
+        let corrections = mending.altered.iter().map(|wanted| (wanted, true));
+        for ((id, what), correct) in mending.missing.iter().map(|wanted| (wanted, false)).chain(corrections) {
+            let Some(mut row) = self.orders.get(id).cloned() else {
+                mended.unknown += 1;
+                continue;
+            };
+            if !self.known_entries.insert((*id, what.event_id.clone())) {
+                if correct {
+                    self.corrected_entries.push((*id, what.clone()));
+                    mended.corrected += 1;
+                }
+                continue;
+            }
+            row.entries = row.entries.max(self.highest.get(id).copied().unwrap_or(0)) + 1;
+            self.new_entries.push(Entry { order_id: *id, seq: row.entries, what: what.clone() });
+            self.orders.put(*id, row);
+            mended.added += 1;
+        }
+        for (id, event_id) in &mending.stray {
+            if self.known_entries.remove(&(*id, event_id.clone())) {
+                self.removed_entries.push((*id, event_id.clone()));
+                mended.removed += 1;
+            }
+        }
+        mended
+    }
 }
 
 /// Publishes an order's end and writes it on the timeline.
@@ -304,17 +374,13 @@ fn announce(order: &Order, end: Option<End>, now: Timestamp, timeline: &mut Vec<
     timeline.push(match end {
         End::Confirmed => {
             let event = OrderConfirmed { order_id: order.id, total: placed.order.total, confirmed_at: now };
-            own::<OrderConfirmed>(&out.publish(&event), now, json!({ "total": event.total }))
+            shown::confirmed(&out.publish(&event), now, &event)
         }
         End::Cancelled(reason) => {
             let event = OrderCancelled { order_id: order.id, reason, cancelled_at: now };
-            own::<OrderCancelled>(&out.publish(&event), now, json!({ "reason": reason }))
+            shown::cancelled(&out.publish(&event), now, &event)
         }
     });
-}
-
-fn own<E: Event>(event_id: &EventId, at: Timestamp, detail: Value) -> Observed {
-    Observed { event_id: event_id.to_string(), event_type: E::TYPE.to_owned(), service: SERVICE.to_owned(), at, detail }
 }
 
 fn later(at: Timestamp, by: Duration) -> Timestamp {

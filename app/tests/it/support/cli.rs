@@ -1,6 +1,7 @@
 use std::fmt;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::process::Command;
@@ -30,6 +31,16 @@ impl fmt::Display for Ran {
 
 /// Runs the binary to its end.
 pub(crate) async fn millrace(folder: &Path, environment: &[(String, String)], args: &[&str]) -> Ran {
+    millrace_within(PATIENCE, folder, environment, args).await
+}
+
+/// As [`millrace`], for what takes longer.
+pub(crate) async fn millrace_within(
+    patience: Duration,
+    folder: &Path,
+    environment: &[(String, String)],
+    args: &[&str],
+) -> Ran {
     let running = Command::new(env!("CARGO_BIN_EXE_millrace"))
         .args(args)
         .current_dir(folder)
@@ -37,7 +48,7 @@ pub(crate) async fn millrace(folder: &Path, environment: &[(String, String)], ar
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let ran = tokio::time::timeout(PATIENCE, running).await;
+    let ran = tokio::time::timeout(patience, running).await;
     let output = ran.unwrap_or_else(|_| panic!("millrace {args:?} does not end")).unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     let code = output.status.code().unwrap_or_else(|| panic!("millrace {args:?} was killed by a signal"));

@@ -135,6 +135,12 @@ impl Installation {
         }
     }
 
+    /// Where a service keeps its data.
+    pub(crate) fn database_url(&self, service: &str) -> DatabaseUrl {
+        let configured = self.environment.iter().find(|(name, _)| name == "DATABASE_URL").unwrap();
+        DatabaseUrl::for_service(&configured.1, service).unwrap()
+    }
+
     /// Waits until every process says that it is ready.
     pub(crate) async fn ready(&self) {
         for port in self.ops.values() {
@@ -162,6 +168,13 @@ impl Installation {
     /// Runs a command of the binary with the settings of this installation.
     pub(crate) async fn millrace(&self, args: &[&str]) -> cli::Ran {
         cli::millrace(self.folder.path(), &self.environment, args).await
+    }
+
+    /// As [`millrace`](Self::millrace), with settings of its own, and for what takes minutes on a busy machine.
+    pub(crate) async fn millrace_with(&self, settings: &[(&str, &str)], args: &[&str]) -> cli::Ran {
+        let own = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let environment: Vec<_> = self.environment.iter().cloned().chain(own).collect();
+        cli::millrace_within(4 * PATIENCE, self.folder.path(), &environment, args).await
     }
 
     /// What inventory says about each product: available, reserved, committed.

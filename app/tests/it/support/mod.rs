@@ -6,10 +6,12 @@ pub(crate) mod cli;
 mod events;
 mod installation;
 mod shop;
+mod sql;
 
 pub(crate) use books::Books;
-pub(crate) use installation::{Installation, SERVICES, sample};
+pub(crate) use installation::{Installation, SERVICES, free_port, sample};
 pub(crate) use shop::{Accepted, Shop, order};
+pub(crate) use sql::Sql;
 
 use std::time::Duration;
 

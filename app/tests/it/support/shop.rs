@@ -113,6 +113,12 @@ impl Shop {
         intent["id"].as_str().unwrap().to_owned()
     }
 
+    /// How many requests the payment gateway has had.
+    pub(crate) async fn gateway_requests(&self) -> u64 {
+        let ledger: Ledger = self.json(&format!("{}/_control/ledger", self.gateway)).await.unwrap();
+        ledger.requests_dropped + ledger.requests.len() as u64
+    }
+
     /// How often each Message-ID came in.
     pub(crate) async fn mails(&self) -> Result<Counts, String> {
         self.json(&format!("{}/counts", self.mail)).await

@@ -18,5 +18,5 @@ mod work;
 
 pub use advisories::Advisories;
 pub use failure::{Causes, Failure};
-pub use router::{OWN_SOURCE_PREFIX, Router};
+pub use router::{Call, Handling, OWN_SOURCE_PREFIX, Router};
 pub use runner::{Consumer, ConsumerSettings, Restore};

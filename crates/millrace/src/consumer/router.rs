@@ -11,11 +11,13 @@ use crate::dead_letters::replays;
 use crate::event::{
     DecodeError, Event, Meta, Origin, Received, Validator, decode_headers, message_name, validator_for,
 };
+use crate::history::Recorded;
 
 /// Sources under this prefix are our own services; their bodies were typed when they were written.
 pub const OWN_SOURCE_PREFIX: &str = "/millrace/";
 
-type Handling = BoxFuture<'static, Result<(), Failure>>;
+/// A handler at work on one message.
+pub type Handling = BoxFuture<'static, Result<(), Failure>>;
 type Decode = Box<dyn Fn(&RawMessage<'_>, Meta) -> Result<Handling, DecodeError> + Send + Sync>;
 
 /// Sends each subject of one durable consumer to its handler, decoded and in the newest version.
@@ -41,9 +43,9 @@ pub(crate) struct RawMessage<'a> {
 }
 
 /// A message that was understood: what it is, and its handler, ready to run.
-pub(crate) struct Call {
-    pub(crate) meta: Meta,
-    pub(crate) handling: Handling,
+pub struct Call {
+    pub meta: Meta,
+    pub handling: Handling,
 }
 
 impl Router {
@@ -116,6 +118,18 @@ impl Router {
         });
         self.routes.insert(subject, Route { event_type: E::TYPE, version, decode });
         self
+    }
+
+    /// Understands a message of a stream's history as if it had been delivered just now.
+    pub fn recall(&self, recorded: &Recorded) -> Result<Call, DecodeError> {
+        self.decode(&RawMessage {
+            subject: &recorded.message.subject,
+            headers: recorded.message.headers.as_ref(),
+            body: &recorded.message.payload,
+            stream: &recorded.stream,
+            stream_seq: recorded.sequence,
+            stored_at: recorded.stored_at,
+        })
     }
 
     pub(crate) fn decode(&self, raw: &RawMessage<'_>) -> Result<Call, DecodeError> {

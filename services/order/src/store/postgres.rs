@@ -18,7 +18,8 @@ impl PostgresModel for OrderModel {
         let entry_orders: Vec<Uuid> = needs.entries.iter().map(|(id, _)| id.0).collect();
         let entry_events: Vec<&str> = needs.entries.iter().map(|(_, event_id)| *event_id).collect();
         // Sent together and answered in this order: the orders are locked before their timelines are looked at.
-        let (orders, entries, keys) = try_join!(
+        let highest: Vec<Uuid> = needs.highest.iter().map(|id| id.0).collect();
+        let (orders, entries, highest, keys) = try_join!(
             query(
                 db,
                 order_ids.is_empty(),
@@ -38,6 +39,12 @@ impl PostgresModel for OrderModel {
             ),
             query(
                 db,
+                highest.is_empty(),
+                "select order_id, max(seq) from order_timeline where order_id = any($1) group by order_id",
+                [&highest],
+            ),
+            query(
+                db,
                 needs.keys.is_empty(),
                 "select key, request_hash, order_id, used_at from idempotency_keys where key = any($1)
                  order by key for update",
@@ -51,6 +58,9 @@ impl PostgresModel for OrderModel {
         }
         for row in &entries {
             rows.known_entries.insert((contracts::OrderId(row.try_get(0)?), row.try_get(1)?));
+        }
+        for row in &highest {
+            rows.highest.insert(contracts::OrderId(row.try_get(0)?), row.try_get(1)?);
         }
         for row in &keys {
             let (key, row) = key_row(row)?;
@@ -66,6 +76,8 @@ impl PostgresModel for OrderModel {
             fill_orders(db, filled.into_iter().map(|(_, row)| row)),
             update_orders(db, changed.into_iter().map(|(_, row)| row)),
             insert_entries(db, rows),
+            correct_entries(db, rows),
+            remove_entries(db, rows),
             save_keys(db, rows),
             save_catalog(db, rows),
         )
@@ -192,6 +204,35 @@ async fn insert_entries(db: &Client, rows: &Rows) -> Result<(), Error> {
         &details,
     ];
     execute(db, new.is_empty(), sql, params).await
+}
+
+async fn correct_entries(db: &Client, rows: &Rows) -> Result<(), Error> {
+    let corrected = &rows.corrected_entries;
+    let details: Vec<String> = corrected.iter().map(|(_, what)| what.detail.to_string()).collect();
+    let sql = "update order_timeline o set at = t.at, event_type = t.event_type, service = t.service, detail = t.detail
+               from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[])
+                   as t (order_id, event_id, at, event_type, service, detail)
+               where o.order_id = t.order_id and o.event_id = t.event_id";
+    let params: Params<'_, 6> = [
+        &corrected.iter().map(|(id, _)| id.0).collect::<Vec<_>>(),
+        &corrected.iter().map(|(_, what)| what.event_id.as_str()).collect::<Vec<_>>(),
+        &corrected.iter().map(|(_, what)| what.at.unix_ms()).collect::<Vec<_>>(),
+        &corrected.iter().map(|(_, what)| what.event_type.as_str()).collect::<Vec<_>>(),
+        &corrected.iter().map(|(_, what)| what.service.as_str()).collect::<Vec<_>>(),
+        &details,
+    ];
+    execute(db, corrected.is_empty(), sql, params).await
+}
+
+async fn remove_entries(db: &Client, rows: &Rows) -> Result<(), Error> {
+    let removed = &rows.removed_entries;
+    let sql = "delete from order_timeline o using unnest($1::uuid[], $2::text[]) as t (order_id, event_id)
+               where o.order_id = t.order_id and o.event_id = t.event_id";
+    let params: Params<'_, 2> = [
+        &removed.iter().map(|(id, _)| id.0).collect::<Vec<_>>(),
+        &removed.iter().map(|(_, event_id)| event_id.as_str()).collect::<Vec<_>>(),
+    ];
+    execute(db, removed.is_empty(), sql, params).await
 }
 
 async fn save_keys(db: &Client, rows: &Rows) -> Result<(), Error> {

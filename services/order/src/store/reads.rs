@@ -40,7 +40,11 @@ pub struct Listed {
     pub next: Option<Position>,
 }
 
+/// Lists of values are as long as a multiple of this.
+const LIST: usize = 64;
+
 /// A placeholder's value for either backend.
+#[derive(Clone)]
 enum Param {
     Id(OrderId),
     Int(i64),
@@ -99,6 +103,37 @@ impl Reads {
         select!(self.database, sql.to_owned(), vec![Param::Id(id), Param::Int(seq)], entry)
     }
 
+    /// Everything on the timelines of these orders.
+    pub async fn timelines(&self, ids: &[OrderId]) -> Result<Vec<Entry>, StoreError> {
+        let (list, params) = list(ids.iter().map(|id| Param::Id(*id)));
+        let sql = format!(
+            "select order_id, seq, at, event_type, service, event_id, detail from order_timeline
+             where order_id in ({list})"
+        );
+        select!(self.database, sql, params, entry)
+    }
+
+    /// A page of all timelines, order by order, of what comes behind an entry.
+    pub async fn entries_behind(&self, id: OrderId, seq: i64, limit: u32) -> Result<Vec<Entry>, StoreError> {
+        let sql = "select order_id, seq, at, event_type, service, event_id, detail from order_timeline
+                   where (order_id, seq) > ($1, $2) order by order_id, seq limit $3";
+        let params = vec![Param::Id(id), Param::Int(seq), Param::Int(i64::from(limit))];
+        select!(self.database, sql.to_owned(), params, entry)
+    }
+
+    /// Which of these orders are here, be it from facts alone.
+    pub async fn known(&self, ids: &[OrderId]) -> Result<Vec<OrderId>, StoreError> {
+        let (list, params) = list(ids.iter().map(|id| Param::Id(*id)));
+        select!(self.database, format!("select order_id from orders where order_id in ({list})"), params, order_id)
+    }
+
+    /// Which of these messages are in the outbox, published or not.
+    pub async fn in_outbox(&self, message_ids: &[String]) -> Result<Vec<String>, StoreError> {
+        let (list, params) = list(message_ids.iter().map(|id| Param::Text(id.clone())));
+        let sql = format!("select message_id from outbox where message_id in ({list})");
+        select!(self.database, sql, params, message_id)
+    }
+
     /// A page of the list, newest first.
     pub async fn list(&self, page: &Page) -> Result<Listed, StoreError> {
         let (sql, params) = page.select();
@@ -140,6 +175,20 @@ impl Reads {
 
 fn order_id<R: super::columns::Columns>(row: &R) -> Result<OrderId, R::Error> {
     row.order_id(0)
+}
+
+fn message_id<R: super::columns::Columns>(row: &R) -> Result<String, R::Error> {
+    row.text(0)
+}
+
+/// Placeholders for a list of values. There are few lengths of such lists, so that the statements can be kept prepared:
+/// the last value is repeated.
+fn list(values: impl Iterator<Item = Param>) -> (String, Vec<Param>) {
+    let mut params: Vec<Param> = values.collect();
+    if let Some(last) = params.last().cloned() {
+        params.resize(params.len().next_multiple_of(LIST), last);
+    }
+    ((1..=params.len()).map(|n| format!("${n}")).collect::<Vec<_>>().join(", "), params)
 }
 
 impl Page {

@@ -23,6 +23,10 @@ impl SqliteModel for OrderModel {
                 rows.known_entries.insert((id, event_id.to_owned()));
             }
         }
+        let mut find = db.prepare_cached("select coalesce(max(seq), 0) from order_timeline where order_id = ?")?;
+        for id in needs.highest {
+            rows.highest.insert(id, find.query_row([id.to_string()], |row| row.get(0))?);
+        }
         let mut find =
             db.prepare_cached("select key, request_hash, order_id, used_at from idempotency_keys where key = ?")?;
         for key in needs.keys {
@@ -53,6 +57,7 @@ impl SqliteModel for OrderModel {
                 what.detail.to_string()
             ])?;
         }
+        mend_entries(db, rows)?;
         // An expired key is used anew.
         let mut upsert = db.prepare_cached(
             "insert into idempotency_keys (key, request_hash, order_id, used_at) values (?, ?, ?, ?)
@@ -70,6 +75,21 @@ impl SqliteModel for OrderModel {
         }
         Ok(())
     }
+}
+
+fn mend_entries(db: &Connection, rows: &Rows) -> Result<()> {
+    let mut correct = db.prepare_cached(
+        "update order_timeline set at = ?, event_type = ?, service = ?, detail = ? where order_id = ? and event_id = ?",
+    )?;
+    for (id, what) in &rows.corrected_entries {
+        let (at, detail) = (what.at.unix_ms(), what.detail.to_string());
+        correct.execute(params![at, what.event_type, what.service, detail, id.to_string(), what.event_id])?;
+    }
+    let mut remove = db.prepare_cached("delete from order_timeline where order_id = ? and event_id = ?")?;
+    for (id, event_id) in &rows.removed_entries {
+        remove.execute(params![id.to_string(), event_id])?;
+    }
+    Ok(())
 }
 
 fn save_orders(db: &Connection, rows: &Rows) -> Result<()> {

@@ -6,6 +6,7 @@ mod support;
 mod bad_requests;
 mod flow;
 mod openapi;
+mod replay;
 mod store;
 mod stream;
 mod trouble;
