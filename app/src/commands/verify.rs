@@ -12,6 +12,7 @@
 //! | `evidence` | what was gathered, as plain data |
 //! | `checks/` | one invariant each: pure functions over the evidence |
 //! | `report`, `progress` | what it comes to, and what is going on |
+//! | `target/` | the same orders and checks against a system that is deployed already |
 
 mod checks;
 mod customers;
@@ -24,6 +25,7 @@ mod progress;
 mod report;
 mod setup;
 mod stories;
+mod target;
 mod warehouse;
 
 use std::collections::BTreeMap;
@@ -44,7 +46,7 @@ use self::fleet::Fleet;
 use self::gather::Gatherer;
 use self::inject::Injector;
 use self::progress::Watched;
-use self::report::{Report, Requests};
+use self::report::{Place, Report, Requests};
 use self::setup::Folder;
 use self::stories::Ware;
 use super::{Context, catalog};
@@ -66,14 +68,17 @@ pub struct Args {
     #[arg(long)]
     seed: Option<u64>,
     /// Where the services keep their data
-    #[arg(long, value_enum, default_value_t = Backend::Sqlite)]
+    #[arg(long, value_enum, default_value_t = Backend::Sqlite, conflicts_with = "urls")]
     backend: Backend,
-    /// What is broken: all, none, or some of kill, kill-nats, kill-postgres, pause, pause-nats, network, gateway, mail, power-loss
-    #[arg(long, default_value = "all", value_name = "KINDS")]
-    faults: Kinds,
+    /// What is broken: all, none, or some of kill, kill-nats, kill-postgres, pause, pause-nats, network, gateway, mail,
+    /// power-loss [default: all]
+    #[arg(long, value_name = "KINDS")]
+    faults: Option<Kinds>,
     /// Keep the folder with databases, streams and logs. It is kept anyway when an invariant does not hold
-    #[arg(long)]
+    #[arg(long, conflicts_with = "urls")]
     keep: bool,
+    #[command(flatten)]
+    target: target::Target,
 }
 
 /// Where the services keep their data.
@@ -128,8 +133,14 @@ struct Plan {
     backend: Backend,
 }
 
-impl Plan {
-    fn of(args: &Args) -> Result<Self, Failure> {
+impl Args {
+    fn kinds(&self) -> Result<Kinds, Failure> {
+        self.faults.clone().map_or_else(|| "all".parse().map_err(Failure::new), Ok)
+    }
+
+    /// How many orders, and how many a second.
+    fn load(&self) -> Result<(u32, f64), Failure> {
+        let args = self;
         if !args.rate.is_finite() || args.rate <= 0.0 || args.rate > MAX_RATE {
             let wrong = Failure::new(format!("--rate {} is not a rate", args.rate));
             return Err(wrong.remedy(format!("a number above 0, at most {MAX_RATE}")).usage());
@@ -142,17 +153,25 @@ impl Plan {
             let wrong = Failure::new(format!("{orders} orders cannot be placed"));
             return Err(wrong.remedy(format!("1 to {MAX_ORDERS}: --orders, or --duration times --rate")).usage());
         }
-        if args.backend == Backend::Sqlite && args.faults.0 == [Kind::KillPostgres] {
+        Ok((orders, args.rate))
+    }
+}
+
+impl Plan {
+    fn of(args: &Args) -> Result<Self, Failure> {
+        let (orders, rate) = args.load()?;
+        let kinds = args.kinds()?;
+        if args.backend == Backend::Sqlite && kinds.0 == [Kind::KillPostgres] {
             let wrong = Failure::new("--faults kill-postgres breaks nothing on SQLite, which has no server");
             return Err(wrong.remedy("--backend postgres").usage());
         }
-        let every = Duration::from_secs_f64(1.0 / args.rate).max(SHORTEST.mul_f64(f64::from(orders).recip()));
+        let every = Duration::from_secs_f64(1.0 / rate).max(SHORTEST.mul_f64(f64::from(orders).recip()));
         Ok(Self {
             seed: args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000_000)),
             orders,
             every,
             length: every * orders,
-            kinds: args.faults.clone(),
+            kinds,
             backend: args.backend,
         })
     }
@@ -169,6 +188,9 @@ impl Plan {
 }
 
 pub async fn run(context: Context, args: Args) -> CommandResult {
+    if args.target.is_given() {
+        return target::run(context, args).await;
+    }
     let started = Instant::now();
     let plan = Plan::of(&args)?;
     let settings = setup::settings()?;
@@ -260,7 +282,8 @@ async fn perform(
     let api = fleet.wire(faults::Link::Customers).map(|wire| format!("http://{}", wire.address())).unwrap_or_default();
     let forgets = plan.kinds.0.contains(&Kind::PowerLoss);
     let deadline = settings.order.deadline.get();
-    let customers = Customers::new(api, &fleet.nats_url, plan.seed, deadline, forgets, give_up.clone()).await?;
+    let (apis, run, nats_url) = (vec![api], plan.seed.to_string(), Some(fleet.nats_url.as_str()));
+    let customers = Customers::new(apis, nats_url, run, deadline, forgets, give_up.clone()).await?;
     let customers = Arc::new(customers);
     let watched = Watched {
         orders: plan.orders,
@@ -334,7 +357,7 @@ async fn perform(
     let findings = checks::all(&evidence);
     let report = Report {
         seed: plan.seed,
-        backend: plan.backend,
+        place: Place::Own(plan.backend),
         again: plan.command(),
         orders: plan.orders,
         placing,

@@ -12,3 +12,4 @@ mod reconcile;
 mod replay;
 mod support;
 mod verify;
+mod verify_target;

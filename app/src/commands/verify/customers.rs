@@ -2,7 +2,7 @@
 //! with the same key, until it is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,10 +34,13 @@ const LOOK_AGAIN: Duration = Duration::from_secs(3);
 /// All of them.
 pub struct Customers {
     http: reqwest::Client,
-    api: String,
-    broker: async_nats::Client,
+    /// Of each instance of the order API; they are asked in turn.
+    apis: Vec<String>,
+    turn: AtomicUsize,
+    /// For orders of other systems, where there are any.
+    broker: Option<async_nats::Client>,
     /// Makes the keys of this run.
-    seed: u64,
+    run: String,
     deadline_ms: i64,
     /// Whether the broker may forget what it has acknowledged; then another system looks after its order.
     broker_forgets: bool,
@@ -69,9 +72,9 @@ enum Answer {
 
 impl Customers {
     pub async fn new(
-        api: String,
-        nats_url: &str,
-        seed: u64,
+        apis: Vec<String>,
+        nats_url: Option<&str>,
+        run: String,
         deadline: Duration,
         broker_forgets: bool,
         give_up: CancellationToken,
@@ -79,10 +82,22 @@ impl Customers {
         let http =
             millrace::http_client::http_client(PATIENCE, CONNECT_PATIENCE).map_err(|e| Failure::new(e.to_string()))?;
         let options = async_nats::ConnectOptions::new().connection_timeout(PATIENCE).max_reconnects(None);
-        let broker = options.connect(nats_url).await.map_err(|e| Failure::new(format!("a plain NATS client: {e}")))?;
+        let broker = match nats_url {
+            Some(url) => {
+                let connected = options.connect(url).await;
+                Some(connected.map_err(|e| Failure::new(format!("a plain NATS client: {e}")))?)
+            }
+            None => None,
+        };
         let deadline_ms = i64::try_from(deadline.as_millis()).unwrap_or(i64::MAX);
-        let (counts, log) = (Counts::default(), Mutex::default());
-        Ok(Self { http, api, broker, seed, deadline_ms, broker_forgets, give_up, counts, log })
+        let (turn, counts, log) = (AtomicUsize::new(0), Counts::default(), Mutex::default());
+        Ok(Self { http, apis, turn, broker, run, deadline_ms, broker_forgets, give_up, counts, log })
+    }
+
+    /// The address of the API whose turn it is.
+    fn api(&self) -> &str {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.apis.len().max(1);
+        self.apis.get(turn).map_or("", String::as_str)
     }
 
     /// Every story, begun at a steady rate, a few at a time. Returns what each was told, once each has been told.
@@ -156,7 +171,7 @@ impl Customers {
     }
 
     async fn shop(&self, story: &Story, copies: usize, later: bool, wish: &mut Wish) {
-        let key = format!("verify-{}-{}", self.seed, story.number);
+        let key = format!("verify-{}-{}", self.run, story.number);
         let body = story.order();
         let impatient = story.number % IMPATIENT_EVERY == 7;
         let asking = (0..copies).map(|_| self.place(story.number, &key, &body, impatient));
@@ -185,7 +200,8 @@ impl Customers {
 
     async fn place(&self, number: u32, key: &str, body: &Value, impatient: bool) -> Answer {
         for attempt in 0_u32.. {
-            let mut request = self.http.post(format!("{}/orders", self.api)).header("Idempotency-Key", key).json(body);
+            let mut request =
+                self.http.post(format!("{}/orders", self.api())).header("Idempotency-Key", key).json(body);
             if impatient && attempt == 0 {
                 request = request.timeout(Duration::from_millis(fastrand::u64(IMPATIENCE_MS)));
             }
@@ -208,7 +224,7 @@ impl Customers {
 
     async fn cancel(&self, number: u32, id: &str) -> CancelAnswer {
         for attempt in 0_u32.. {
-            let request = self.http.post(format!("{}/orders/{id}/cancel", self.api));
+            let request = self.http.post(format!("{}/orders/{id}/cancel", self.api()));
             match self.send(number, "cancel", request).await {
                 Some((200 | 202, _)) => return CancelAnswer::Cancelled,
                 Some((409, _)) => return CancelAnswer::TooLate,
@@ -222,7 +238,7 @@ impl Customers {
     }
 
     async fn is_known(&self, id: &str) -> bool {
-        let answer = self.http.get(format!("{}/orders/{id}", self.api)).send().await;
+        let answer = self.http.get(format!("{}/orders/{id}", self.api())).send().await;
         answer.is_ok_and(|answer| answer.status().is_success())
     }
 
@@ -260,7 +276,8 @@ impl Customers {
 
     /// Publishes version 1 of an order with a plain client until the broker has it. Returns how often it was sent.
     async fn publish(&self, body: &str) -> u64 {
-        let context = jetstream::new(self.broker.clone());
+        let Some(broker) = &self.broker else { return 0 };
+        let context = jetstream::new(broker.clone());
         for attempt in 0_u32.. {
             let sent = async { context.publish("orders.created", body.to_owned().into()).await?.await };
             if matches!(timeout(PATIENCE, sent).await, Ok(Ok(_))) {

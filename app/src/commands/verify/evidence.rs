@@ -44,6 +44,29 @@ pub struct Evidence {
     pub consumers: Vec<Consumer>,
     /// What a ledger says that it no longer knows.
     pub forgotten: Vec<String>,
+    /// Where others buy as well: then totals alone say nothing.
+    pub shared_stock: Option<SharedStock>,
+    /// The streams could not be read; ends are looked for on timelines.
+    pub without_streams: bool,
+}
+
+/// Stock that others use too.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SharedStock {
+    pub books: BTreeMap<String, Book>,
+    /// What reservations hold or took: product and units.
+    pub lines: BTreeMap<Id, Vec<(String, i64)>>,
+}
+
+/// One product at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Book {
+    pub stock: Stock,
+    /// Everything that ever came in or went out other than by an order.
+    pub came_in: i64,
+    /// By the reservations of all orders.
+    pub held: i64,
+    pub taken: i64,
 }
 
 /// What somebody wanted and was told.

@@ -19,9 +19,17 @@ const SHOWN: usize = 10;
 /// Dead letters and the like, shown below the table.
 const REMARKS: usize = 12;
 
+/// Where it took place.
+pub enum Place {
+    /// In processes of its own.
+    Own(Backend),
+    /// At the order API of a system that is deployed.
+    Target(Vec<String>),
+}
+
 pub struct Report {
     pub seed: u64,
-    pub backend: Backend,
+    pub place: Place,
     /// The command that does the same again.
     pub again: String,
     pub orders: u32,
@@ -129,6 +137,7 @@ impl Report {
         output::line("");
         let row = |finding: &Finding| {
             let violations = match finding.violations.len() {
+                0 if finding.unchecked.is_some() => "not checked".to_owned(),
                 0 => "none".to_owned(),
                 count => format!("{count} VIOLATED"),
             };
@@ -143,6 +152,11 @@ impl Report {
             }
             if finding.violations.len() > SHOWN {
                 output::line(&format!("{}: and {} more", finding.id, finding.violations.len() - SHOWN));
+            }
+        }
+        for finding in &self.findings {
+            if let Some(why) = &finding.unchecked {
+                output::line(&format!("{} was not checked: {why}", finding.id));
             }
         }
         for example in &self.examples {
@@ -167,7 +181,9 @@ impl Report {
     fn print_numbers(&self) {
         let faults: u64 = self.faults.values().sum();
         let list: Vec<_> = self.faults.iter().map(|(name, count)| format!("{count} {name}")).collect();
-        output::line(&format!("\n{faults} faults: {}", list.join(", ")));
+        if let Place::Own(_) = self.place {
+            output::line(&format!("\n{faults} faults: {}", list.join(", ")));
+        }
         let Requests { accepted, sent, unanswered, busy, replayed } = &self.requests;
         output::line(&format!(
             "{accepted} of {} orders accepted in {:.1} s ({:.0}/s); {sent} requests, {unanswered} without an answer, {busy} told to come again, {replayed} recognised as repeated",
@@ -176,10 +192,13 @@ impl Report {
             self.rate()
         ));
         output::line(&format!(
-            "Settled {:.1} s after the last order and fault; {:.1} s in all, on {}.",
+            "Settled {:.1} s after the last order and fault; {:.1} s in all, {}.",
             self.settling.as_secs_f64(),
             self.took.as_secs_f64(),
-            self.backend
+            match &self.place {
+                Place::Own(backend) => format!("on {backend}"),
+                Place::Target(urls) => format!("at {}", urls.join(", ")),
+            }
         ));
         if let Some(folder) = &self.folder {
             output::line(&format!(
@@ -188,10 +207,19 @@ impl Report {
             ));
         }
         let seed = self.seed;
+        let open: Vec<_> = self.unchecked().collect();
         match self.passed() {
+            true if !open.is_empty() => output::line(&format!(
+                "Seed {seed}: every invariant that could be checked holds; not checked: {}.",
+                open.join(", ")
+            )),
             true => output::line(&format!("Seed {seed}: every invariant holds.")),
             false => output::line(&format!("Seed {seed}: FAILED. The same orders and faults again: {}", self.again)),
         }
+    }
+
+    fn unchecked(&self) -> impl Iterator<Item = &'static str> {
+        self.findings.iter().filter(|finding| finding.unchecked.is_some()).map(|finding| finding.id)
     }
 
     fn rate(&self) -> f64 {
@@ -205,14 +233,22 @@ impl Report {
                 "id": finding.id, "promise": finding.promise, "checked": finding.checked,
                 "violations": finding.violations.len(),
                 "first": violations.map(|v| json!({ "order_id": v.order, "what": v.what })).collect::<Vec<_>>(),
-                "remarks": finding.remarks,
+                "remarks": finding.remarks, "not_checked": finding.unchecked,
             })
         };
         let example = |one: &Example| json!({ "invariant": one.invariant, "order_id": one.order, "known": one.known });
+        let (backend, target, settings) = match &self.place {
+            Place::Own(backend) => {
+                (Some(backend.name()), None, Some(SHORTENED.iter().copied().collect::<BTreeMap<_, _>>()))
+            }
+            Place::Target(urls) => (None, Some(urls), None),
+        };
         json!({
             "passed": self.passed(),
+            "not_checked": self.unchecked().collect::<Vec<_>>(),
             "seed": self.seed,
-            "backend": self.backend.name(),
+            "backend": backend,
+            "target": target,
             "again": self.again,
             "orders": self.orders,
             "accepted": self.requests.accepted,
@@ -225,7 +261,7 @@ impl Report {
             "settling_ms": millis(self.settling),
             "took_ms": millis(self.took),
             "faults": self.faults,
-            "settings": SHORTENED.iter().copied().collect::<BTreeMap<_, _>>(),
+            "settings": settings,
             "invariants": self.findings.iter().map(finding).collect::<Vec<_>>(),
             "examples": self.examples.iter().map(example).collect::<Vec<_>>(),
             "unsettled": self.unsettled,

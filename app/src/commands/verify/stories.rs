@@ -69,6 +69,8 @@ pub enum Way {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Story {
     pub number: u32,
+    /// The beginning of its customer's name.
+    pub crowd: String,
     pub way: Way,
     pub items: Vec<(String, u32)>,
     /// In cents.
@@ -80,6 +82,8 @@ pub struct Story {
     pub cancel_after: Option<Duration>,
 }
 
+/// Customers of a run that has the system to itself.
+const CROWD: &str = "verify-customer";
 const GOOD_CARDS: [&str; 3] = ["pm_card_visa", "pm_card_mastercard", "pm_card_amex"];
 const BAD_CARDS: [&str; 3] =
     ["pm_card_chargeDeclined", "pm_card_chargeDeclinedInsufficientFunds", "pm_card_chargeDeclinedExpiredCard"];
@@ -123,6 +127,7 @@ fn story(rng: &mut fastrand::Rng, number: u32, wares: &[Ware]) -> Story {
     let cancels = !foreign && rng.u32(0..100) < 25;
     Story {
         number,
+        crowd: CROWD.to_owned(),
         way,
         items,
         total,
@@ -130,6 +135,40 @@ fn story(rng: &mut fastrand::Rng, number: u32, wares: &[Ware]) -> Story {
         email: !foreign && rng.u32(0..100) < 75,
         phone: !foreign && rng.u32(0..100) < 10,
         cancel_after: cancels.then(|| Duration::from_millis(rng.u64(0..2_500))),
+    }
+}
+
+/// Orders for a system that others use as well: of goods it has, few of each, and with cards that exist at test gateways
+/// alone. `simulated`: its gateway is our simulator, which knows cards with which things go wrong.
+pub fn modest_stories(seed: u64, orders: u32, crowd: &str, wares: &[Ware], simulated: bool) -> Vec<Story> {
+    let mut rng = fastrand::Rng::with_seed(seed ^ 0x0074_6172_6765_7473);
+    let rng = &mut rng;
+    (0..orders).map(|number| modest_story(rng, number, crowd, wares, simulated)).collect()
+}
+
+fn modest_story(rng: &mut fastrand::Rng, number: u32, crowd: &str, wares: &[Ware], simulated: bool) -> Story {
+    let kinds = rng.usize(1..=3).min(wares.len());
+    let chosen = rng.choose_multiple(wares, kinds);
+    let items: Vec<(String, u32)> = chosen.iter().map(|ware| (ware.id.clone(), rng.u32(1..=2))).collect();
+    let total = chosen.iter().zip(&items).map(|(ware, (_, units))| ware.price * i64::from(*units)).sum();
+    let payment_method = match rng.u32(0..100) {
+        0..12 => BAD_CARDS[rng.usize(0..BAD_CARDS.len())],
+        12..18 if simulated => "pm_answer_lost",
+        18..22 if simulated => "pm_slow",
+        _ => GOOD_CARDS[rng.usize(0..GOOD_CARDS.len())],
+    };
+    let (copies, later) = (if rng.u32(0..100) < 15 { 2 } else { 1 }, rng.u32(0..100) < 10);
+    Story {
+        number,
+        crowd: crowd.to_owned(),
+        way: Way::Http { copies, later },
+        items,
+        total,
+        payment_method,
+        email: rng.u32(0..100) < 75,
+        // A number may be somebody's.
+        phone: false,
+        cancel_after: (rng.u32(0..100) < 20).then(|| Duration::from_millis(rng.u64(0..1_000))),
     }
 }
 
@@ -156,7 +195,7 @@ fn items(rng: &mut fastrand::Rng) -> Vec<(String, u32)> {
 impl Story {
     /// Unique, so that an order which exists twice is found.
     pub fn customer(&self) -> String {
-        format!("verify-customer-{}", self.number)
+        format!("{}-{}", self.crowd, self.number)
     }
 
     /// Whether the bank says no in the end.
@@ -237,6 +276,17 @@ mod tests {
         some("late repetition", &|story| matches!(story.way, Way::Http { later: true, .. }));
         some("foreign order without goods", &|story| matches!(story.way, Way::Foreign { goods: false, .. }));
         some("foreign order with goods", &|story| matches!(story.way, Way::Foreign { goods: true, .. }));
+    }
+
+    #[test]
+    fn orders_for_a_system_of_others_name_no_number_and_only_cards_of_test_gateways() {
+        let wares = wares(10);
+        let told = modest_stories(1, 300, "run-7", &wares, false);
+        assert_eq!(told, modest_stories(1, 300, "run-7", &wares, false));
+        let harmless = |story: &Story| GOOD_CARDS.contains(&story.payment_method) || story.card_is_bad();
+        assert!(told.iter().all(|story| harmless(story) && !story.phone && story.total > 0), "{told:#?}");
+        assert_eq!(told[3].customer(), "run-7-3");
+        assert!(told.iter().any(Story::card_is_bad) && told.iter().any(|story| story.cancel_after.is_some()));
     }
 
     #[test]

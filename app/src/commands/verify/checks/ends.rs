@@ -62,7 +62,10 @@ fn order_ended(evidence: &Evidence, index: &Index<'_>, id: &Id, wish: &Wish) -> 
         }
         Some(_) => {}
     }
-    wrong.extend(end_on_the_stream(index, id, order));
+    wrong.extend(match evidence.without_streams {
+        false => end_on_the_stream(index, id, order),
+        true => end_on_the_timeline(evidence, id, order),
+    });
     if order.is_confirmed() || order.is_cancelled() {
         wrong.extend(end_is_possible(order, wish));
     }
@@ -93,6 +96,27 @@ fn end_on_the_stream(index: &Index<'_>, id: &Id, order: &OrderRow) -> Vec<String
     let created = index.about(id).iter().filter(|message| message.subject == "orders.created.v2").count();
     if created != 1 {
         wrong.push(format!("orders.created.v2 is on the stream {created} times"));
+    }
+    wrong
+}
+
+/// The timeline, which is all that can be seen from outside, tells the end once.
+fn end_on_the_timeline(evidence: &Evidence, id: &Id, order: &OrderRow) -> Vec<String> {
+    let entries = evidence.timelines.get(id).map(Vec::as_slice).unwrap_or_default();
+    let told = |event: &str| entries.iter().filter(|entry| entry.event_type == event).count();
+    let ends = (told("orders.confirmed"), told("orders.cancelled"));
+    let expected = if order.is_confirmed() { (1, 0) } else { (0, 1) };
+    let mut wrong = Vec::new();
+    if (order.is_confirmed() || order.is_cancelled()) && ends != expected {
+        wrong.push(format!(
+            "its timeline has {} confirmations and {} cancellations, and it is {}",
+            ends.0,
+            ends.1,
+            order.end()
+        ));
+    }
+    if told("orders.created") != 1 {
+        wrong.push(format!("orders.created is on its timeline {} times", told("orders.created")));
     }
     wrong
 }

@@ -6,6 +6,7 @@ mod ends;
 mod mail;
 mod money;
 mod outboxes;
+mod shared_stock;
 mod stock;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,8 @@ pub struct Finding {
     /// Of what it was checked how often.
     pub checked: u64,
     pub violations: Vec<Violation>,
+    /// Why it could not be checked, where it could not.
+    pub unchecked: Option<String>,
     /// Worth knowing and allowed.
     pub remarks: Vec<String>,
 }
@@ -43,7 +46,10 @@ pub fn all(evidence: &Evidence) -> Vec<Finding> {
     vec![
         ends::check(evidence, &index),
         money::check(evidence, &index),
-        stock::check(evidence, &index),
+        match &evidence.shared_stock {
+            None => stock::check(evidence, &index),
+            Some(shared) => shared_stock::check(evidence, shared),
+        },
         mail::check(evidence, &index),
         dead_letters::check(evidence),
         timelines::check(evidence, &index),
@@ -53,7 +59,7 @@ pub fn all(evidence: &Evidence) -> Vec<Finding> {
 
 impl Finding {
     fn new(id: &'static str, promise: &'static str) -> Self {
-        Self { id, promise, checked: 0, violations: Vec::new(), remarks: Vec::new() }
+        Self { id, promise, checked: 0, violations: Vec::new(), unchecked: None, remarks: Vec::new() }
     }
 
     /// Counts one look, and what was wrong with it.

@@ -89,7 +89,8 @@ async fn read(
     Ok(())
 }
 
-fn event(stream: &str, seq: u64, message: &jetstream::Message) -> Message {
+/// What a message of a stream says, as far as the checks want to know it.
+pub fn event(stream: &str, seq: u64, message: &async_nats::Message) -> Message {
     let header = |name: &str| {
         let value = message.headers.as_ref().and_then(|headers| headers.get(name));
         value.map(|value| value.as_str().to_owned())

@@ -27,11 +27,11 @@ impl Source {
     }
 
     /// Runs one query that reads the same in both dialects.
-    pub async fn rows(&self, sql: &'static str) -> Result<Vec<Row>, String> {
+    pub async fn rows(&self, sql: &str) -> Result<Vec<Row>, String> {
         match self {
             Self::Sqlite(path) => {
-                let path = path.clone();
-                let read = tokio::task::spawn_blocking(move || sqlite(&path, sql));
+                let (path, statement) = (path.clone(), sql.to_owned());
+                let read = tokio::task::spawn_blocking(move || sqlite(&path, &statement));
                 read.await.map_err(|panic| panic.to_string())?.map_err(|e| format!("{sql}: {e}"))
             }
             Self::Postgres(url) => postgres(url, sql).await.map_err(|e| format!("{sql}: {e}")),

@@ -1,7 +1,7 @@
 //! Gathers what a run left behind, and says when there is nothing more to wait for.
 
-mod broker;
-mod database;
+pub mod broker;
+pub mod database;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -182,18 +182,7 @@ impl Gatherer {
         if ledger.intents_dropped > 0 {
             evidence.forgotten.push(format!("the gateway has forgotten {} payments", ledger.intents_dropped));
         }
-        let charge = |intent: simulators::gateway::ledger::Summary| Charge {
-            id: intent.id,
-            order: intent.order_id,
-            status: serde_json::to_value(intent.status)
-                .ok()
-                .and_then(|status| status.as_str().map(str::to_owned))
-                .unwrap_or_default(),
-            captures: intent.captures,
-            captured: intent.captured,
-            refunded: intent.refunded,
-        };
-        evidence.charges = ledger.intents.into_iter().map(charge).collect();
+        evidence.charges = ledger.intents.into_iter().map(Charge::from).collect();
         let mails: Counts = self.get(&format!("http://{}/counts", self.mail)).await?;
         if mails.dropped > 0 {
             evidence.forgotten.push(format!("the mail server has forgotten {} mails", mails.dropped));
@@ -213,5 +202,21 @@ impl Gatherer {
     async fn get<T: DeserializeOwned>(&self, url: &str) -> Result<T, String> {
         let answer = self.http.get(url).send().await.and_then(reqwest::Response::error_for_status);
         answer.map_err(|e| format!("{url}: {e}"))?.json().await.map_err(|e| format!("{url}: {e}"))
+    }
+}
+
+impl From<simulators::gateway::ledger::Summary> for Charge {
+    fn from(intent: simulators::gateway::ledger::Summary) -> Self {
+        Self {
+            id: intent.id,
+            order: intent.order_id,
+            status: serde_json::to_value(intent.status)
+                .ok()
+                .and_then(|status| status.as_str().map(str::to_owned))
+                .unwrap_or_default(),
+            captures: intent.captures,
+            captured: intent.captured,
+            refunded: intent.refunded,
+        }
     }
 }
