@@ -192,8 +192,9 @@ impl Report {
             self.rate()
         ));
         output::line(&format!(
-            "Settled {:.1} s after the last order and fault; {:.1} s in all, {}.",
+            "Settled {:.1} s after the last {}; {:.1} s in all, {}.",
             self.settling.as_secs_f64(),
+            if matches!(self.place, Place::Own(_)) { "order and fault" } else { "order" },
             self.took.as_secs_f64(),
             match &self.place {
                 Place::Own(backend) => format!("on {backend}"),

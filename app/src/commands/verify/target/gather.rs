@@ -3,22 +3,18 @@ use std::time::{Duration, Instant};
 
 use millrace::history::{History, Section};
 use order::api::view::{OrderList, OrderView, Timeline};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use simulators::gateway::ledger::Ledger;
 use simulators::mail::Counts;
 
+use super::books;
 use super::reach::Reach;
-use crate::commands::verify::evidence::{
-    Book, Charge, Entry, Evidence, Id, Listed, OrderRow, OutboxRow, SharedStock, Stock,
-};
+use crate::commands::verify::evidence::{Charge, Entry, Evidence, Id, Listed, OrderRow};
 use crate::commands::verify::gather::broker;
-use crate::commands::verify::gather::database::{Row, Source, int, maybe, text};
+use crate::commands::verify::gather::database::text;
 use crate::stack::SERVICES;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Values in one query.
-const CHUNK: usize = 200;
 
 /// Looks at the orders of this run, wherever it can.
 pub struct Gatherer {
@@ -61,23 +57,23 @@ impl Gatherer {
     /// Adds to what was placed what became of it.
     pub async fn gather(&self, placed: Evidence) -> Result<Gathered, String> {
         let mut gathered = Gathered { evidence: placed, missing: BTreeMap::new(), age: Duration::ZERO };
-        self.from_api(&mut gathered.evidence).await?;
+        self.read_api(&mut gathered.evidence).await?;
         let told = gathered.evidence.wishes.iter().flat_map(|wish| &wish.accepted);
         let own: BTreeSet<Id> = gathered.evidence.orders.keys().chain(told).cloned().collect();
         for service in SERVICES {
             let seen = match self.reach.databases.get(service) {
-                Some(Ok(source)) => from_database(source, service, &own, &mut gathered.evidence).await,
+                Some(Ok(source)) => books::of_service(source, service, &own, &mut gathered.evidence).await,
                 Some(Err(why)) => Err(why.clone()),
                 None => Err("it has no database".to_owned()),
             };
             gathered.missed(service, seen);
         }
-        let streams = self.from_streams(&own, &mut gathered.evidence).await;
+        let streams = self.read_streams(&own, &mut gathered.evidence).await;
         gathered.evidence.without_streams = streams.is_err();
         gathered.missed("nats", streams);
-        let ledger = self.from_ledger(&own, &mut gathered.evidence).await;
+        let ledger = self.read_ledger(&own, &mut gathered.evidence).await;
         gathered.missed("ledger", ledger);
-        let mailbox = self.from_mailbox(&own, &mut gathered.evidence).await;
+        let mailbox = self.read_mailbox(&own, &mut gathered.evidence).await;
         gathered.missed("mailbox", mailbox);
         self.marks(&mut gathered).await;
         gathered.age = self.began.elapsed();
@@ -85,7 +81,7 @@ impl Gatherer {
     }
 
     /// What the API shows: the orders of this run's customers and their timelines.
-    async fn from_api(&self, evidence: &mut Evidence) -> Result<(), String> {
+    async fn read_api(&self, evidence: &mut Evidence) -> Result<(), String> {
         let mut views: Vec<OrderView> = Vec::new();
         for (n, wish) in evidence.wishes.iter_mut().enumerate() {
             let api = &self.apis[n % self.apis.len()];
@@ -120,7 +116,7 @@ impl Gatherer {
     }
 
     /// What the streams say about these orders since the run began.
-    async fn from_streams(&self, own: &BTreeSet<Id>, evidence: &mut Evidence) -> Result<(), String> {
+    async fn read_streams(&self, own: &BTreeSet<Id>, evidence: &mut Evidence) -> Result<(), String> {
         let connection = self.reach.nats.as_ref().map_err(Clone::clone)?;
         let section = |(stream, last): (&&'static str, &i64)| Section {
             stream: (*stream).to_owned(),
@@ -147,7 +143,7 @@ impl Gatherer {
         Ok(())
     }
 
-    async fn from_ledger(&self, own: &BTreeSet<Id>, evidence: &mut Evidence) -> Result<(), String> {
+    async fn read_ledger(&self, own: &BTreeSet<Id>, evidence: &mut Evidence) -> Result<(), String> {
         let ledger_url = self.reach.ledger.as_ref().map_err(Clone::clone)?;
         for id in own {
             let url = format!("{ledger_url}/_control/ledger?requests=0&order_id={id}");
@@ -163,7 +159,7 @@ impl Gatherer {
         Ok(())
     }
 
-    async fn from_mailbox(&self, own: &BTreeSet<Id>, evidence: &mut Evidence) -> Result<(), String> {
+    async fn read_mailbox(&self, own: &BTreeSet<Id>, evidence: &mut Evidence) -> Result<(), String> {
         let mailbox = self.reach.mailbox.as_ref().map_err(Clone::clone)?;
         let mails: Counts = self.get(&format!("{mailbox}/counts")).await?;
         if mails.dropped > 0 {
@@ -183,7 +179,7 @@ impl Gatherer {
             gathered.evidence.messages.iter().filter_map(|message| message.event_id.clone()).collect();
         for service in SERVICES {
             let Some(Ok(source)) = self.reach.databases.get(service) else { continue };
-            match rows_in(source, "select consumer, event_id from inbox", "event_id", &events).await {
+            match books::rows_in(source, "select consumer, event_id from inbox", "event_id", &events).await {
                 Ok(rows) => {
                     let marks = rows.iter().map(|row| (text(row, 0), text(row, 1))).collect();
                     gathered.evidence.inboxes.insert(service.to_owned(), marks);
@@ -205,113 +201,4 @@ impl Gathered {
             self.missing.insert(part, why);
         }
     }
-}
-
-/// What a service's database holds of these orders.
-async fn from_database(
-    source: &Source,
-    service: &'static str,
-    own: &BTreeSet<Id>,
-    evidence: &mut Evidence,
-) -> Result<(), String> {
-    let table = match service {
-        "payment" => "payments",
-        "inventory" => "reservations",
-        _ => "orders",
-    };
-    let known = rows_in(source, &format!("select order_id from {table}"), "order_id", own).await?;
-    if known.is_empty() && !own.is_empty() {
-        return Err("it knows none of these orders, so it is not the target's (database.url)".into());
-    }
-    match service {
-        "order" => {
-            let columns =
-                "select order_id, customer_id, status, cancel_reason, total_minor, accepted_at, ended_at from orders";
-            for row in rows_in(source, columns, "order_id", own).await? {
-                let order = OrderRow {
-                    customer: text(&row, 1),
-                    status: text(&row, 2),
-                    reason: maybe(&row, 3),
-                    total: int(&row, 4).unwrap_or(0),
-                    accepted_at: int(&row, 5).unwrap_or(0),
-                    ended_at: int(&row, 6),
-                };
-                evidence.orders.insert(text(&row, 0), order);
-            }
-        }
-        "payment" => {
-            let rows = rows_in(source, "select order_id, state from payments", "order_id", own).await?;
-            evidence.payments = rows.iter().map(|row| (text(row, 0), text(row, 1))).collect();
-        }
-        "inventory" => from_inventory(source, own, evidence).await?,
-        _ => {}
-    }
-    let lanes: BTreeSet<String> = own.iter().flat_map(|id| [id.clone(), format!("{id}/v1")]).collect();
-    let rows = rows_in(source, "select message_id, subject, published_at from outbox", "lane", &lanes).await?;
-    let row =
-        |row: &Row| OutboxRow { message_id: text(row, 0), subject: text(row, 1), published: maybe(row, 2).is_some() };
-    evidence.outboxes.insert(service.to_owned(), rows.iter().map(row).collect());
-    Ok(())
-}
-
-/// One line of a reservation.
-#[derive(Deserialize)]
-struct Line {
-    product_id: String,
-    quantity: i64,
-}
-
-/// One statement, so that everything is of one moment, whatever others order meanwhile.
-const BOOKS: &str = "
-    select 'stock', product_id, cast(available as text), cast(reserved as text), cast(committed as text) from stock
-    union all
-    select 'came in', product_id, cast(sum(delta) as text), '', '' from stock_adjustments group by product_id
-    union all
-    select 'reservation', cast(order_id as text), status, items, '' from reservations";
-
-async fn from_inventory(source: &Source, own: &BTreeSet<Id>, evidence: &mut Evidence) -> Result<(), String> {
-    let (mut shared, mut books) = (SharedStock::default(), BTreeMap::<String, Book>::new());
-    for row in source.rows(BOOKS).await? {
-        let (name, number) = (text(&row, 1), |at| int(&row, at).unwrap_or(0));
-        match text(&row, 0).as_str() {
-            "stock" => {
-                let stock = Stock { available: number(2), reserved: number(3), committed: number(4) };
-                books.entry(name).or_default().stock = stock;
-            }
-            "came in" => books.entry(name).or_default().came_in = number(2),
-            _ => {
-                let status = text(&row, 2);
-                let lines: Vec<Line> =
-                    serde_json::from_str(&text(&row, 3)).map_err(|e| format!("items of {name}: {e}"))?;
-                for line in &lines {
-                    let book = books.entry(line.product_id.clone()).or_default();
-                    match status.as_str() {
-                        "held" => book.held += line.quantity,
-                        "committed" => book.taken += line.quantity,
-                        _ => {}
-                    }
-                }
-                if own.contains(&name) {
-                    shared.lines.insert(name.clone(), lines.into_iter().map(|l| (l.product_id, l.quantity)).collect());
-                    evidence.reservations.insert(name, status);
-                }
-            }
-        }
-    }
-    let wanted: BTreeSet<&String> =
-        evidence.wishes.iter().flat_map(|wish| wish.items.iter().map(|(product, _)| product)).collect();
-    shared.books = books.into_iter().filter(|(product, _)| wanted.contains(product)).collect();
-    evidence.shared_stock = Some(shared);
-    Ok(())
-}
-
-/// Rows whose column has one of these values.
-async fn rows_in(source: &Source, select: &str, column: &str, values: &BTreeSet<String>) -> Result<Vec<Row>, String> {
-    let mut rows = Vec::new();
-    let values: Vec<&String> = values.iter().collect();
-    for chunk in values.chunks(CHUNK) {
-        let list: Vec<String> = chunk.iter().map(|value| format!("'{}'", value.replace('\'', "''"))).collect();
-        rows.extend(source.rows(&format!("{select} where {column} in ({})", list.join(", "))).await?);
-    }
-    Ok(rows)
 }

@@ -4,9 +4,10 @@
 //! | where | what |
 //! | --- | --- |
 //! | `reach` | what of the system can be looked at from here, and why the rest cannot |
-//! | `gather` | evidence about the orders of this run, from whatever can be looked at |
+//! | `gather`, `books` | evidence about the orders of this run, from whatever can be looked at |
 //! | `judge` | which invariants that is enough for |
 
+mod books;
 mod gather;
 mod judge;
 mod reach;
