@@ -10,6 +10,7 @@ mod failure;
 mod output;
 mod settings;
 mod stack;
+mod under_test;
 
 use std::process::ExitCode;
 

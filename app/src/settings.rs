@@ -137,6 +137,10 @@ pub fn load(file: Option<&Path>, set: &[String]) -> Result<Loaded<Settings>, Fai
             "MILLRACE_NATS_SERVER",
             "MILLRACE_POSTGRES_BIN",
             "MILLRACE_PYTHON",
+            // Of processes under test: see `under_test`.
+            millrace::crash::AT,
+            millrace::crash::MARK,
+            millrace::sabotage::VARIABLE,
         ]);
     for one in set {
         let (name, value) = one

@@ -22,6 +22,7 @@ use crate::cli::{Cli, Command};
 use crate::failure::CommandResult;
 use crate::output;
 use crate::settings;
+use crate::under_test;
 
 /// What every command gets.
 pub struct Context {
@@ -36,6 +37,10 @@ pub async fn run(cli: Cli) -> CommandResult {
     // Explaining must work above all when the settings are wrong.
     if let Some(Command::Explain { code }) = &cli.command {
         return explain::run(code.as_deref(), cli.json);
+    }
+    match &cli.command {
+        Some(Command::Serve(args)) if args.under_test => under_test::arm()?,
+        _ => under_test::refuse()?,
     }
     let loaded = settings::load(cli.config.as_deref(), &cli.set)?;
     if cli.dump_config {

@@ -16,6 +16,9 @@ pub struct Args {
     /// Which services
     #[arg(required = true, value_enum)]
     services: Vec<Role>,
+    /// Obey MILLRACE_CRASH_AT and MILLRACE_SABOTAGE. Never for a process that serves anybody
+    #[arg(long, hide = true)]
+    pub under_test: bool,
 }
 
 pub async fn run(context: Context, args: Args) -> CommandResult {

@@ -100,6 +100,32 @@ async fn everything_wrong_is_said_at_once_wherever_it_was_set_and_without_secret
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_switch_for_tests_stops_every_ordinary_start() {
+    for name in ["MILLRACE_CRASH_AT", "MILLRACE_CRASH_MARK", "MILLRACE_SABOTAGE"] {
+        for args in [&["--json"][..], &["--json", "serve", "payment"], &["--json", "up"], &["--json", "demo"]] {
+            let ran = run(&[(name, "inbox")], args).await;
+            let error: Value = serde_json::from_str(&ran.stderr).unwrap_or_else(|e| panic!("{e}: {ran}"));
+            assert_eq!((ran.code, error["code"].as_str()), (2, Some("MR0015")), "{args:?}: {ran}");
+            let says = |field: &str, text: &str| error[field].as_str().is_some_and(|said| said.contains(text));
+            assert!(says("error", name) && says("remedy", &format!("unset {name}")), "{args:?}: {ran}");
+        }
+    }
+    // Set in a process under test, but to nonsense.
+    for (name, value, said) in [
+        ("MILLRACE_CRASH_AT", "after-lunch", "\"after-lunch\", which is no crash point; those there are: between-"),
+        ("MILLRACE_CRASH_AT", "after-commit:0", "a number from 1 on"),
+        ("MILLRACE_SABOTAGE", "lunch", "what can is inbox, outbox, ack-before-commit, tombstone, idempotency-key"),
+    ] {
+        let ran = run(&[(name, value)], &["serve", "payment", "--under-test"]).await;
+        assert!(ran.code == 2 && ran.stderr.contains(said) && ran.stderr.contains("MR0015"), "{value}: {ran}");
+    }
+    let ran = run(&[("MILLRACE_SABOTAGE", "inbox")], &["explain", "MR0015"]).await;
+    assert!(ran.code == 0 && ran.stdout.contains("A switch for tests is set"), "{ran}");
+    let help = run(&[], &["serve", "--help"]).await;
+    assert!(help.code == 0 && !help.stdout.contains("under-test"), "{help}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_taken_port_is_named_with_the_setting_that_moves_it() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

@@ -4,6 +4,7 @@
 
 mod cli;
 mod crash;
+mod crash_points;
 mod dead_letters;
 mod demo;
 mod faults;

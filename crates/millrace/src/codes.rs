@@ -42,6 +42,7 @@ codes! {
     BREAKER_OPEN = "MR0012",
     OUTBOX_NOT_DRAINING = "MR0013",
     DEAD_LETTERS_WAITING = "MR0014",
+    TEST_SWITCH = "MR0015",
 }
 
 /// The page of a code, however it is written: `MR0001`, `mr1`, `1`.

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::model::{Intent, InventoryModel, Outcome};
+use crate::under_test;
 
 /// Products of a large catalog that are added side by side: they share commits.
 const ADDING: usize = 128;
@@ -148,6 +149,7 @@ impl Catalog {
         }
         let added = self.writer.submit_because(Cause::spontaneous(), Intent::add(&product)).await?;
         if added == Outcome::Added(true) {
+            under_test::AFTER_PRODUCT_STOCKED.reach();
             info!(product.id = %product.product_id, stock.units = product.opening_stock, "A new product is stocked.");
         }
         self.known().insert(product.product_id);

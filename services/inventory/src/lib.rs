@@ -13,6 +13,7 @@ pub mod handlers;
 pub mod model;
 mod settings;
 pub mod store;
+pub mod under_test;
 
 pub use settings::Settings;
 

@@ -15,7 +15,7 @@ use crate::email::{EmailError, EmailMessage, Mailer};
 use crate::model::message_id;
 use crate::redact::without_addresses;
 use crate::sms::{SmsError, SmsMessage, SmsSender};
-use crate::templates;
+use crate::{templates, under_test};
 
 /// Not sooner than this after an attempt that was not even made: the breaker may have been between two probes.
 const SHORTEST_POSTPONEMENT: Duration = Duration::from_millis(500);
@@ -75,7 +75,12 @@ impl Channels {
         let (subject, text) = templates::email(order_id, send);
         let message_id = message_id(order_id, send.notice, &self.message_domain);
         let message = EmailMessage { to: send.to.clone(), subject, text, message_id };
-        match breaker.try_call(|| client.send(&message), EmailError::is_transient).await {
+        under_test::BEFORE_MAIL_SENT.reach();
+        let sent = breaker.try_call(|| client.send(&message), EmailError::is_transient).await;
+        if sent.is_ok() {
+            under_test::AFTER_MAIL_SENT.reach();
+        }
+        match sent {
             Ok(()) => Verdict::Sent { provider_id: None },
             Err(failed) => self.failed(order_id, send, failed, EmailError::is_transient, |_| None),
         }
@@ -84,7 +89,11 @@ impl Channels {
     async fn send_sms(&self, order_id: OrderId, send: &Send) -> Verdict {
         let Some(Guarded { client, breaker, .. }) = &self.sms else { return not_in_use() };
         let message = SmsMessage { to: send.to.clone(), body: templates::sms(order_id, send) };
-        match breaker.try_call(|| client.send(&message), SmsError::is_transient).await {
+        let sent = breaker.try_call(|| client.send(&message), SmsError::is_transient).await;
+        if sent.is_ok() {
+            under_test::AFTER_SMS_SENT.reach();
+        }
+        match sent {
             Ok(sid) => Verdict::Sent { provider_id: Some(sid) },
             Err(failed) => self.failed(order_id, send, failed, SmsError::is_transient, SmsError::retry_after),
         }

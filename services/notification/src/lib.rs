@@ -17,6 +17,7 @@ mod settings;
 pub mod sms;
 pub mod store;
 pub mod templates;
+pub mod under_test;
 
 pub use settings::Settings;
 

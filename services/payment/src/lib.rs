@@ -14,6 +14,7 @@ pub mod settings;
 pub mod steps;
 pub mod store;
 pub mod sweep;
+pub mod under_test;
 
 pub use settings::Settings;
 

@@ -10,6 +10,7 @@ use millrace::store::{Model, Outbound, Table};
 use time::OffsetDateTime;
 
 use crate::domain::{Answer, OrderEvent, Payment, PaymentEvent};
+use crate::under_test;
 
 /// Something that should happen.
 #[derive(Debug, Clone)]
@@ -126,6 +127,12 @@ impl Model for PaymentModel {
         let order_id = intent.order_id();
         let known = rows.payments.get(&order_id).cloned();
         let mut row = match intent {
+            // Sabotage: a cancellation that comes before its order leaves nothing.
+            Intent::Observe { event: OrderEvent::Cancelled, .. }
+                if known.is_none() && under_test::TOMBSTONE.is_on() =>
+            {
+                return None;
+            }
             Intent::Observe { correlation_id, .. } | Intent::AdoptUnknown { correlation_id, .. } => {
                 known.clone().unwrap_or_else(|| Row::new(order_id, correlation_id, now_ms))
             }

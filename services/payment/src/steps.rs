@@ -15,6 +15,7 @@ use crate::gateway::{Authorization, Gateway, GatewayError};
 use crate::model::{Intent, PaymentModel, Row};
 use crate::settings::Settings;
 use crate::store::Reads;
+use crate::under_test;
 
 /// More steps than any payment has: a limit where a defect would otherwise call the gateway for ever.
 const MOST_STEPS: usize = 8;
@@ -90,6 +91,9 @@ impl Steps {
             Err(CallError::Open { .. }) => "breaker_open",
         };
         metrics::counter!("millrace_payment_steps_total", "step" => step.as_str(), "outcome" => outcome).increment(1);
+        if matches!(outcome, "done" | "refused") {
+            under_test::AFTER_GATEWAY_ANSWER.reach();
+        }
         match called {
             Ok(answer) => Ok(answer),
             Err(CallError::Open { retry_after, .. }) => Err(Unanswered {
@@ -113,6 +117,7 @@ impl Steps {
     }
 
     async fn call(&self, payment: &Payment, step: Step) -> Result<Answer, GatewayError> {
+        under_test::BEFORE_GATEWAY_CALL.reach();
         Self::call_at(&self.gateway, payment, step).await
     }
 

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -103,9 +104,26 @@ impl Installation {
 
     /// Starts a further process of a service, under a name of its own and with settings of its own.
     pub(crate) fn serve_as(&mut self, name: &str, service: &str, settings: &[(&str, &str)]) {
-        let port = free_port();
+        self.start(name, &["serve", service], settings);
+    }
+
+    /// Starts a service so that it dies at this crash point, whether it runs now or not. Returns the file that it marks
+    /// with the point's name right before.
+    pub(crate) async fn serve_to_die(&mut self, service: &str, point: &str) -> PathBuf {
+        let mark = self.folder.path().join(format!("{service}.mark"));
+        let _ = std::fs::remove_file(&mark);
+        if let Some(running) = self.processes.get_mut(service) {
+            running.kill().await;
+        }
+        let switches = [("MILLRACE_CRASH_AT", point), ("MILLRACE_CRASH_MARK", mark.to_str().unwrap())];
+        self.start(service, &["serve", service, "--under-test"], &switches);
+        mark
+    }
+
+    fn start(&mut self, name: &str, args: &[&str], settings: &[(&str, &str)]) {
+        let port = *self.ops.entry(name.to_owned()).or_insert_with(free_port);
         let mut builder = Process::builder(name, env!("CARGO_BIN_EXE_millrace"))
-            .args(["serve", service])
+            .args(args)
             .env("MILLRACE_OPS_LISTEN", format!("127.0.0.1:{port}"))
             .current_dir(self.folder.path());
         for (name, value) in &self.environment {
@@ -115,7 +133,6 @@ impl Installation {
             builder = builder.env(name, value);
         }
         self.processes.insert(name.to_owned(), builder.start());
-        self.ops.insert(name.to_owned(), port);
     }
 
     pub(crate) fn process(&mut self, name: &str) -> &mut Process {
@@ -175,6 +192,16 @@ impl Installation {
         let own = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let environment: Vec<_> = self.environment.iter().cloned().chain(own).collect();
         cli::millrace_within(4 * PATIENCE, self.folder.path(), &environment, args).await
+    }
+
+    /// As [`millrace`](Self::millrace), beside whatever else happens.
+    pub(crate) fn spawn_millrace(&self, args: &[&str]) -> tokio::task::JoinHandle<cli::Ran> {
+        let (folder, environment) = (self.folder.path().to_owned(), self.environment.clone());
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        tokio::spawn(async move {
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            cli::millrace(&folder, &environment, &args).await
+        })
     }
 
     /// What inventory says about each product: available, reserved, committed.

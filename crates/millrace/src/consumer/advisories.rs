@@ -16,6 +16,7 @@ use tracing::{debug, error, warn};
 use super::Restore;
 use super::pull::{Pulls, Reply};
 use crate::connection::Connection;
+use crate::crash;
 use crate::dead_letter::{self, DeadLetter, Death, Original, Reason};
 use crate::dead_letters::advisories;
 use crate::telemetry::metrics::DEAD_LETTERS_MISSING;
@@ -153,6 +154,7 @@ impl Advisories {
         };
         let letter = DeadLetter::new(&self.durable, &original, death);
         dead_letter::bury(&self.connection, &letter, message.payload.clone()).await;
+        crash::AFTER_ADVISORY_LETTER.reach();
     }
 
     /// The message an advisory is about, asked for until the broker answers. `None` when it is gone.

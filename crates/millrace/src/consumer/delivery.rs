@@ -19,6 +19,7 @@ use crate::connection::Connection;
 use crate::dead_letter::{self, DeadLetter, Death, Original, Reason};
 use crate::dead_letters::audit::{self, Ending};
 use crate::dead_letters::replays::{self, ReplayOf};
+use crate::{crash, sabotage};
 
 /// What the workers of one consumer share.
 pub(super) struct Shared {
@@ -80,6 +81,12 @@ impl Shared {
         if facts.delivered > 1 {
             metrics::counter!("millrace_redeliveries_total", "consumer" => durable.clone()).increment(1);
         }
+        if sabotage::ACK_BEFORE_COMMIT.is_on() {
+            // Sabotage: whatever comes of it, the broker will not deliver it again.
+            self.answer(&message, AckKind::Ack).await;
+            let _ = self.connection.client().flush().await;
+        }
+        crash::BEFORE_EFFECT.reach();
         let started = Instant::now();
         let outcome = self.still_working(&message, self.handle(&message, &facts)).await;
         metrics::histogram!("millrace_handler_duration_seconds", "consumer" => durable.clone())
@@ -88,9 +95,11 @@ impl Shared {
         if let Outcome::Done = outcome {
             self.first_failures.forget(known_as);
             if let Some(replay) = ReplayOf::read(&message.subject, message.headers.as_ref()) {
+                crash::BEFORE_REPLAY_AUDIT.reach();
                 let told = audit::ended(&self.connection, &durable, &replay, Ending::Handled);
                 self.still_working(&message, told).await;
             }
+            crash::AFTER_EFFECT_BEFORE_ACK.reach();
             self.answer(&message, AckKind::Ack).await;
             return self.count("done");
         }
@@ -214,6 +223,7 @@ impl Shared {
         };
         let letter = DeadLetter::new(self.router.durable(), &original, death);
         dead_letter::bury(&self.connection, &letter, message.payload.clone()).await;
+        crash::AFTER_DEAD_LETTER_COPY.reach();
         if let Some(reply) = &message.reply {
             // `AckKind::Term` carries no reason; the broker shows the text behind +TERM in its advisory.
             let end = format!("+TERM dead letter: {}", letter.reason.as_str());

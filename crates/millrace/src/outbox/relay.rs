@@ -20,6 +20,7 @@ use super::queue::{PERSISTENT, Queue, RETRY_MOST};
 use super::{Backlog, Confirmation, Place, Row, amnesia};
 use crate::connection::Connection;
 use crate::store::{Database, Model, StoreError, Writer};
+use crate::{crash, sabotage};
 
 /// Limits of the relay.
 #[derive(Debug, Clone)]
@@ -141,7 +142,8 @@ impl Relay {
             queue: Queue::default(),
             confirmations: Vec::new(),
             unconfirmed: HashSet::new(),
-            scan: Some(Scan::catching_up()),
+            // Sabotage: there is nothing in the table that could be caught up with.
+            scan: (!sabotage::OUTBOX.is_on()).then(Scan::catching_up),
             page: None,
             read_failed: false,
             revive: false,
@@ -250,6 +252,9 @@ impl Relay {
 
     /// Reads the table from its beginning. What an earlier walk is reading at this moment no longer counts.
     fn catch_up(&mut self) {
+        if sabotage::OUTBOX.is_on() {
+            return;
+        }
         self.queue.reopen();
         self.page = None;
         self.scan = Some(Scan::catching_up());
@@ -308,6 +313,7 @@ impl Relay {
     fn published(&mut self, row: Row, over: u64, result: Result<PublishAck, Refused>) {
         match result.and_then(|ack| Ok((ack, self.acknowledged_by(over)?))) {
             Ok((ack, broker)) => {
+                crash::AFTER_PUBLISH.reach();
                 metrics::counter!("millrace_published_total", "service" => self.database.service().to_owned(),
                     "subject" => row.message.subject.clone())
                 .increment(1);

@@ -16,6 +16,7 @@ use super::{Model, Outbound, StoreError};
 use crate::event::Retired;
 use crate::inbox::Mark;
 use crate::outbox::{Confirmation, RelaySender, Row};
+use crate::{crash, sabotage};
 
 /// Rows looked at in one go when old ones are removed.
 const PRUNE_LIMIT: i64 = 2_000;
@@ -254,20 +255,21 @@ impl<M: Model, S: Session<M>> Committer<M, S> {
         }
     }
 
-    async fn transaction(
+    async fn transaction<'a>(
         &mut self,
-        waiting: &[Box<Waiting<M>>],
+        waiting: &'a [Box<Waiting<M>>],
         confirmations: &[Confirmation],
     ) -> Result<Vec<Committed<M::Outcome>>, SessionError> {
         let (core, session) = (&self.core, &mut self.session);
         let now = OffsetDateTime::now_utc();
         let now_ms = unix_ms(now);
         session.begin().await?;
-        let marks: Vec<&Mark> = waiting.iter().filter_map(|one| one.submission.mark.as_ref()).collect();
+        // Sabotage: nobody remembers what was handled.
+        let remembers = !sabotage::INBOX.is_on();
+        let mark_of = |one: &'a Waiting<M>| one.submission.mark.as_ref().filter(|_| remembers);
+        let marks: Vec<&Mark> = waiting.iter().filter_map(|one| mark_of(one)).collect();
         let mut seen = if marks.is_empty() { HashSet::new() } else { session.seen(&marks).await? };
-        let fresh = |seen: &HashSet<Mark>, one: &Waiting<M>| {
-            one.submission.mark.as_ref().is_none_or(|mark| !seen.contains(mark))
-        };
+        let fresh = |seen: &HashSet<Mark>, one: &'a Waiting<M>| mark_of(one).is_none_or(|mark| !seen.contains(mark));
         let intents: Vec<&M::Intent> =
             waiting.iter().filter(|one| fresh(&seen, one)).map(|one| &one.submission.intent).collect();
 
@@ -283,7 +285,7 @@ impl<M: Model, S: Session<M>> Committer<M, S> {
                     outcomes.push(Committed::Before);
                     continue;
                 }
-                if let Some(mark) = &one.submission.mark {
+                if let Some(mark) = mark_of(one) {
                     seen.insert(mark.clone());
                     new_marks.push(mark);
                 }
@@ -298,13 +300,27 @@ impl<M: Model, S: Session<M>> Committer<M, S> {
             session.insert_marks(&new_marks, now_ms).await?;
         }
         let messages = out.into_rows().map_err(SessionError::Refused)?;
-        let ids = if messages.is_empty() { Vec::new() } else { session.insert_outbox(&messages, now_ms).await? };
+        let ids = match messages.len() as i64 {
+            0 => Vec::new(),
+            // Sabotage: nothing is kept until the broker has it. What the relay takes for ids only has to ascend.
+            count if sabotage::OUTBOX.is_on() => (0..count).map(|n| now.unix_timestamp_nanos() as i64 + n).collect(),
+            _ => session.insert_outbox(&messages, now_ms).await?,
+        };
         if !confirmations.is_empty() {
             session.confirm(confirmations).await?;
+        }
+        if !ids.is_empty() {
+            crash::BEFORE_COMMIT.reach();
         }
         if let Err(error) = session.commit().await {
             self.in_doubt |= matches!(error, SessionError::Lost(_));
             return Err(error);
+        }
+        if !ids.is_empty() {
+            crash::AFTER_COMMIT.reach();
+        }
+        if !confirmations.is_empty() {
+            crash::AFTER_MARKED.reach();
         }
         if std::mem::take(&mut self.in_doubt) {
             // Before the rows of this batch, which must not overtake those of a commit that went through unnoticed.

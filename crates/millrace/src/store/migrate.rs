@@ -1,6 +1,7 @@
 use refinery::Runner;
 
 use super::StoreError;
+use crate::crash;
 
 /// One step of a schema, in both dialects. Steps are applied once, in order, and never edited afterwards.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +49,9 @@ fn failed(error: impl std::fmt::Display) -> StoreError {
 
 pub(super) fn sqlite(db: &mut rusqlite::Connection, service: &[Migration]) -> Result<(), StoreError> {
     runner("millrace_toolkit_history", TOOLKIT, |m| m.sqlite)?.run(db).map_err(failed)?;
+    crash::BETWEEN_MIGRATIONS.reach();
     runner("millrace_service_history", service, |m| m.sqlite)?.run(db).map_err(failed)?;
+    crash::AFTER_MIGRATION.reach();
     Ok(())
 }
 
@@ -56,7 +59,10 @@ pub(super) async fn postgres(db: &mut tokio_postgres::Client, service: &[Migrati
     db.execute("select pg_advisory_lock($1)", &[&ADVISORY_LOCK]).await?;
     let toolkit = runner("millrace_toolkit_history", TOOLKIT, |m| m.postgres)?.run_async(db).await;
     let result = match toolkit {
-        Ok(_) => runner("millrace_service_history", service, |m| m.postgres)?.run_async(db).await,
+        Ok(_) => {
+            crash::BETWEEN_MIGRATIONS.reach();
+            runner("millrace_service_history", service, |m| m.postgres)?.run_async(db).await
+        }
         failed => failed,
     };
     if let Err(reason) = &result
@@ -65,6 +71,8 @@ pub(super) async fn postgres(db: &mut tokio_postgres::Client, service: &[Migrati
         // The server went away in the middle of it; each step is a transaction, so it can be tried again.
         return Err(StoreError::Unavailable(format!("migration: {reason}")));
     }
+    // Still holding the lock, which ends with the connection.
+    crash::AFTER_MIGRATION.reach();
     db.execute("select pg_advisory_unlock($1)", &[&ADVISORY_LOCK]).await?;
     result.map(|_| ()).map_err(failed)
 }
