@@ -7,6 +7,7 @@
 //! | `customers` | who wants it, and what they were told: the log of every answer |
 //! | `warehouse` | looks at the stock meanwhile |
 //! | `faults`, `inject` | what is broken when, drawn from the seed; and who does it |
+//! | `sabotage` | what one safety is there for, to see what happens without it |
 //! | `fleet`, `setup` | the processes, the wires between them, their settings |
 //! | `gather` | reads databases, streams and the outside world's ledgers |
 //! | `evidence` | what was gathered, as plain data |
@@ -23,6 +24,7 @@ mod gather;
 mod inject;
 mod progress;
 mod report;
+mod sabotage;
 mod setup;
 mod stories;
 mod target;
@@ -47,6 +49,7 @@ use self::gather::Gatherer;
 use self::inject::Injector;
 use self::progress::Watched;
 use self::report::{Place, Report, Requests};
+use self::sabotage::Safety;
 use self::setup::Folder;
 use self::stories::Ware;
 use super::{Context, catalog};
@@ -74,6 +77,12 @@ pub struct Args {
     /// power-loss [default: all]
     #[arg(long, value_name = "KINDS")]
     faults: Option<Kinds>,
+    /// Break above all what this safety is there for
+    #[arg(long, value_enum, value_name = "SAFETY", conflicts_with_all = ["faults", "urls"])]
+    focus: Option<Safety>,
+    /// As --focus, and switch the safety off: the run has to fail, and to name what broke
+    #[arg(long, value_enum, value_name = "SAFETY", conflicts_with_all = ["faults", "focus", "urls"])]
+    sabotage: Option<Safety>,
     /// Keep the folder with databases, streams and logs. It is kept anyway when an invariant does not hold
     #[arg(long, conflicts_with = "urls")]
     keep: bool,
@@ -119,6 +128,8 @@ const MAX_ORDERS: u32 = 30_000;
 /// How long the system may take, after the last fault, until every request is answered and nothing is going on any more.
 /// Orders that were held up may have to wait for their deadline.
 const SETTLE_LIMIT: Duration = Duration::from_secs(180);
+/// Without a safety it may never settle: then it is over when nothing has changed for so long.
+const STUCK_AFTER: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Products must have arrived in order and inventory before the first order.
 const STOCKING_LIMIT: Duration = Duration::from_secs(20);
@@ -131,6 +142,8 @@ struct Plan {
     length: Duration,
     kinds: Kinds,
     backend: Backend,
+    focus: Option<Safety>,
+    without: Option<Safety>,
 }
 
 impl Args {
@@ -166,24 +179,39 @@ impl Plan {
             return Err(wrong.remedy("--backend postgres").usage());
         }
         let every = Duration::from_secs_f64(1.0 / rate).max(SHORTEST.mul_f64(f64::from(orders).recip()));
+        let focus = args.sabotage.or(args.focus);
         Ok(Self {
             seed: args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000_000)),
             orders,
             every,
             length: every * orders,
-            kinds,
+            kinds: focus.map_or(kinds, Safety::kinds),
             backend: args.backend,
+            focus,
+            without: args.sabotage,
         })
+    }
+
+    /// What every service is told besides its settings.
+    fn told(&self) -> Vec<(String, String)> {
+        self.focus.map(|safety| safety.variables(self.without.is_some())).unwrap_or_default()
+    }
+
+    fn stuck_after(&self) -> Duration {
+        if self.without.is_some() { STUCK_AFTER } else { SETTLE_LIMIT }
     }
 
     /// The command that does the same again. How far it gets between two faults is up to the machine.
     fn command(&self) -> String {
         let Self { seed, orders, every, kinds, backend, .. } = self;
         let rate = every.as_secs_f64().recip();
-        format!(
-            "millrace verify --seed {seed} --orders {orders} --rate {rate} --backend {} --faults {kinds}",
-            backend.name()
-        )
+        let broken = match (self.without, self.focus) {
+            (Some(safety), _) => format!("--sabotage {}", safety.name()),
+            (None, Some(safety)) => format!("--focus {}", safety.name()),
+            (None, None) => format!("--faults {kinds}"),
+        };
+        let backend = backend.name();
+        format!("millrace verify --seed {seed} --orders {orders} --rate {rate} --backend {backend} {broken}")
     }
 }
 
@@ -208,9 +236,10 @@ pub async fn run(context: Context, args: Args) -> CommandResult {
         }
     };
     say("Starting nats-server, the services and the simulators.");
+    let told = plan.told();
     let interrupted = || Failure { exit: EXIT_INTERRUPTED, ..Failure::new("interrupted") };
     let fleet = tokio::select! {
-        fleet = Fleet::start(plan.backend, &folder, say) => fleet.map(Arc::new),
+        fleet = Fleet::start(plan.backend, &told, &folder, say) => fleet.map(Arc::new),
         () = shutdown.cancelled() => return Err(interrupted()),
     };
     let outcome = match &fleet {
@@ -255,6 +284,9 @@ fn introduce(plan: &Plan, folder: &Folder) {
         length.as_secs_f64(),
         folder.path().display()
     ));
+    if let Some(safety) = plan.without {
+        output::note(&format!("Without {}: this run has to fail.", safety.name()));
+    }
     output::note("Settings made shorter than in real life, so that what breaks is mended within seconds:");
     let shortened: Vec<_> = setup::SHORTENED.iter().map(|(name, value)| format!("{name} = {value}")).collect();
     shortened.chunks(4).for_each(|some| output::note(&format!("    {}", some.join("   "))));
@@ -311,7 +343,7 @@ async fn perform(
 
     // What happens.
     let begun = Instant::now();
-    let schedule = faults::schedule(plan.seed, plan.length, &plan.kinds, plan.backend);
+    let schedule = faults::schedule(plan.seed, plan.length, &plan.kinds, plan.backend, plan.focus);
     let breaking = async {
         injector.follow(schedule, &give_up).await;
         // From here on nothing is broken any more.
@@ -327,7 +359,7 @@ async fn perform(
     };
     let poison = stories::poison(plan.seed, plan.orders);
     let (wishes, mut poisoned, (), unbooked) = tokio::join!(
-        customers.order(stories::stories(plan.seed, plan.orders), plan.every),
+        customers.order(stories::stories(plan.seed, plan.orders, plan.focus), plan.every),
         customers.poison(poison.clone(), plan.length),
         breaking,
         adjusting,
@@ -344,7 +376,7 @@ async fn perform(
     // Until it is over.
     phase.send_replace("settling");
     let settling = Instant::now();
-    let unsettled = settle(&gatherer, forgets).await;
+    let unsettled = settle(&gatherer, forgets, plan.stuck_after()).await;
     let settling = settling.elapsed();
     over.cancel();
     let _ = tokio::join!(telling, watching);
@@ -358,6 +390,7 @@ async fn perform(
     let report = Report {
         seed: plan.seed,
         place: Place::Own(plan.backend),
+        without: plan.without,
         again: plan.command(),
         orders: plan.orders,
         placing,
@@ -399,19 +432,24 @@ async fn stock_up(connection: &millrace::connection::Connection, fleet: &Fleet, 
 }
 
 /// Waits until nothing is going on; what still is when there is no more time.
-async fn settle(gatherer: &Gatherer, broker_forgets: bool) -> Vec<String> {
+async fn settle(gatherer: &Gatherer, broker_forgets: bool, stuck_after: Duration) -> Vec<String> {
     let deadline = Instant::now() + SETTLE_LIMIT;
     // More than once, because what moves from one to the next is in neither for a moment; and longer where somebody has
     // to find out first that the broker has forgotten something.
     let enough = if broker_forgets { 8 } else { 2 };
     let mut quiet = 0;
+    let (mut last, mut since) = (Vec::new(), Instant::now());
     loop {
         let open = gatherer.unsettled().await.unwrap_or_else(|reason| vec![reason]);
         quiet = if open.is_empty() { quiet + 1 } else { 0 };
         if quiet >= enough {
             return Vec::new();
         }
-        if Instant::now() >= deadline {
+        // A message that the broker has yet to deliver again will change something.
+        if open != last || gather::waits_for_messages(&open) {
+            (last, since) = (open.clone(), Instant::now());
+        }
+        if Instant::now() >= deadline || since.elapsed() >= stuck_after {
             return open;
         }
         tokio::time::sleep(LOOK_EVERY).await;

@@ -76,10 +76,61 @@ async fn a_command_line_that_makes_no_sense_is_refused_before_anything_is_starte
         (&["--faults", "kill,earthquake"], "kill-nats"),
         (&["--faults", "kill-postgres"], "--backend postgres"),
         (&["--orders", "5", "--duration", "5s"], "cannot be used with"),
+        (&["--sabotage", "inbox", "--faults", "kill"], "cannot be used with"),
+        (&["--sabotage", "brakes"], "ack-before-commit"),
     ] {
         let Run { code, stderr, .. } = verify(temporary.path(), arguments).await;
         assert_eq!(code, Some(2), "{arguments:?}: {stderr}");
         assert!(stderr.contains(words), "{arguments:?}: {stderr}");
     }
     assert_eq!(entries(temporary.path()), 0);
+}
+
+/// Runs without this safety: the checker has to notice, in one of these ways (an invariant, and words about an order),
+/// and to show that order with its timeline.
+async fn is_noticed(sabotage: &str, ways: &[(&str, &str)]) {
+    let temporary = tempfile::tempdir().unwrap();
+    let arguments = ["--orders", "200", "--sabotage", sabotage];
+    let Run { code, stdout, stderr } = verify(temporary.path(), &arguments).await;
+    let report: Value = serde_json::from_str(&stdout)
+        .unwrap_or_else(|error| panic!("not one JSON object ({error}): {stdout}\nstandard error: {stderr}"));
+    assert_eq!(code, Some(1), "{report:#}\n{stderr}");
+    assert_eq!((&report["passed"], &report["sabotage"]), (&false.into(), &sabotage.into()), "{report:#}");
+    let list = |value: &Value| value.as_array().unwrap().clone();
+    let noticed = |(id, words): &&(&str, &str)| {
+        let finding = list(&report["invariants"]).into_iter().find(|finding| finding["id"] == *id).unwrap();
+        list(&finding["first"]).iter().any(|one| one["what"].as_str().unwrap().contains(words))
+    };
+    let Some((noticed, _)) = ways.iter().find(noticed) else { panic!("nobody says {ways:?}: {report:#}") };
+    let example = list(&report["examples"]).into_iter().find(|example| example["invariant"] == *noticed);
+    let example = example.unwrap_or_else(|| panic!("no order is shown for {noticed}: {report:#}"));
+    assert!(example["order_id"].as_str().is_some_and(|id| id.len() == 36), "{example:#}");
+    let timeline = list(&example["timeline"]);
+    assert!(timeline.iter().any(|line| line.as_str().unwrap().contains("orders.created")), "{example:#}");
+}
+
+#[tokio::test]
+async fn without_the_inbox_it_is_noticed_that_nobody_remembers_what_was_handled() {
+    is_noticed("inbox", &[("I7", " 0 times")]).await;
+}
+
+#[tokio::test]
+async fn without_the_outbox_it_is_noticed_that_a_crash_loses_what_was_decided() {
+    is_noticed("outbox", &[("I6", "is on the timeline and on no stream")]).await;
+}
+
+#[tokio::test]
+async fn without_the_tombstone_it_is_noticed_that_a_cancelled_order_holds_money_or_goods() {
+    let goods = ("I3", "its reservation is held and the order cancelled");
+    is_noticed("tombstone", &[("I2", "is cancelled (customer) and money is still on hold"), goods]).await;
+}
+
+#[tokio::test]
+async fn without_the_idempotency_key_it_is_noticed_that_money_is_held_twice() {
+    is_noticed("idempotency-key", &[("I2", " payments at the gateway")]).await;
+}
+
+#[tokio::test]
+async fn with_acknowledgements_on_receipt_it_is_noticed_that_a_crash_loses_messages() {
+    is_noticed("ack-before-commit", &[("I7", " 0 times")]).await;
 }

@@ -5,10 +5,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use millrace::crash::{self, Point};
 use millrace::local::proxy::Fault;
 use simulators::control::Behaviour;
 
 use super::Backend;
+use super::sabotage::Safety;
 use crate::stack::Role;
 
 /// Whether `--faults all` rolls the store of NATS back. Off until services publish again what a broker has forgotten;
@@ -178,7 +180,12 @@ pub enum Manner {
     CutOff { link: Link, fault: Fault, since: Duration },
     /// So many times, each so long after its start: while it catches up with what it has missed.
     Again { times: u32, after: Duration },
+    /// By itself, when it comes to this crash point for the `nth` time after a restart; after [`REACH_LIMIT`] anyway.
+    At { point: &'static str, nth: u32 },
 }
+
+/// A service that does not come to a crash point within this time has nothing to do.
+pub const REACH_LIMIT: Duration = Duration::from_secs(4);
 
 /// What is broken by an injection; two at once would undo each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -211,6 +218,7 @@ impl Injection {
                         format!("network {}: {link}, then SIGKILL {service}", fault_name(*fault))
                     }
                     Manner::Again { .. } => format!("SIGKILL {service} again and again"),
+                    Manner::At { point, .. } => format!("SIGKILL {service} at {point}"),
                 }
             }
             Self::KillNats { .. } => "SIGKILL nats-server".into(),
@@ -259,6 +267,7 @@ impl Injection {
                             Manner::Frozen(during) => *during,
                             Manner::CutOff { since, .. } => *since,
                             Manner::Again { times, after } => (*after + *down) * *times,
+                            Manner::At { .. } => REACH_LIMIT,
                         }
                 }
                 Self::KillNats { down } | Self::KillPostgres { down } => *down,
@@ -299,8 +308,9 @@ const GAP_MS: std::ops::Range<u64> = 200..1_000;
 /// So long nothing is broken at the beginning, to have something to break.
 const CALM: Duration = Duration::from_secs(1);
 
-/// When to break what while orders are placed, for `length`. The same seed gives the same schedule.
-pub fn schedule(seed: u64, length: Duration, kinds: &Kinds, backend: Backend) -> Vec<Planned> {
+/// When to break what while orders are placed, for `length`: what one safety is there for, or everything of these kinds.
+/// The same seed gives the same schedule.
+pub fn schedule(seed: u64, length: Duration, kinds: &Kinds, backend: Backend, focus: Option<Safety>) -> Vec<Planned> {
     let mut rng = fastrand::Rng::with_seed(seed ^ 0x6661_756c_7473);
     let mut busy: HashMap<Target, Duration> = HashMap::new();
     let mut deck = Vec::new();
@@ -308,7 +318,10 @@ pub fn schedule(seed: u64, length: Duration, kinds: &Kinds, backend: Backend) ->
     let mut at = CALM;
     while at < length {
         if deck.is_empty() {
-            deck = new_deck(&mut rng, kinds, backend);
+            deck = match focus {
+                None => new_deck(&mut rng, kinds, backend),
+                Some(safety) => safety.deck(&mut rng),
+            };
         }
         // The next card whose target is whole again; every card is played before the deck is shuffled anew.
         let free = |what: &Injection| what.targets().iter().all(|one| busy.get(one).is_none_or(|until| *until <= at));
@@ -332,10 +345,11 @@ fn new_deck(rng: &mut fastrand::Rng, kinds: &Kinds, backend: Backend) -> Vec<Inj
         match kind {
             Kind::Kill => {
                 for service in VICTIMS.into_iter().chain(VICTIMS) {
-                    let manner = match between(0, 4).as_millis() {
+                    let manner = match between(0, 5).as_millis() {
                         0 => Manner::Plain,
                         1 => Manner::Frozen(between(300, 2_500)),
                         2 => Manner::Again { times: 3, after: between(250, 1_200) },
+                        3 => at_a_point(service, &mut between),
                         _ => cut_off(service, backend, &mut between),
                     };
                     deck.push(Injection::Kill { service, manner, down: between(50, 1_500) });
@@ -374,6 +388,29 @@ fn new_deck(rng: &mut fastrand::Rng, kinds: &Kinds, backend: Backend) -> Vec<Inj
     }
     rng.shuffle(&mut deck);
     deck
+}
+
+/// Crash points that every service comes to all the time.
+static ON_EVERY_WAY: [&Point; 6] = [
+    &crash::BEFORE_EFFECT,
+    &crash::BEFORE_COMMIT,
+    &crash::AFTER_COMMIT,
+    &crash::AFTER_PUBLISH,
+    &crash::AFTER_MARKED,
+    &crash::AFTER_EFFECT_BEFORE_ACK,
+];
+
+/// The service is killed at the very moment when something is half done.
+fn at_a_point(service: Role, between: &mut impl FnMut(u64, u64) -> Duration) -> Manner {
+    let own = match service {
+        Role::Payment => payment::under_test::ALL,
+        Role::Notification => notification::under_test::ALL,
+        Role::Order | Role::Inventory | Role::Simulators => &[],
+    };
+    let points: Vec<_> = ON_EVERY_WAY.iter().chain(own).map(|point| point.name()).collect();
+    let drawn = between(0, points.len() as u64 - 1).as_millis() as usize;
+    let point = points.get(drawn).copied().unwrap_or(crash::BEFORE_COMMIT.name());
+    Manner::At { point, nth: between(1, 6).as_millis() as u32 }
 }
 
 /// One of the wires of a service goes bad, and then the service is killed.
@@ -415,7 +452,7 @@ mod tests {
     use super::*;
 
     fn plan(seed: u64, seconds: u64, kinds: &str) -> Vec<Planned> {
-        schedule(seed, Duration::from_secs(seconds), &kinds.parse().unwrap(), Backend::Postgres)
+        schedule(seed, Duration::from_secs(seconds), &kinds.parse().unwrap(), Backend::Postgres, None)
     }
 
     #[test]

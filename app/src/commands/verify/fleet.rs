@@ -60,12 +60,20 @@ impl Service {
         self.child = self.command.spawn().map_err(|e| Failure::new(format!("{}: {e}", self.role.name())))?;
         Ok(())
     }
+
+    /// As [`restart`](Self::restart), and it kills itself at this crash point.
+    pub fn restart_to_die(&mut self, at: &str) -> Result<(), Failure> {
+        let command = self.command.clone().env(millrace::crash::AT, at);
+        self.child = command.spawn().map_err(|e| Failure::new(format!("{}: {e}", self.role.name())))?;
+        Ok(())
+    }
 }
 
 impl Fleet {
-    /// Starts everything and waits until it is ready.
+    /// Starts everything and waits until it is ready. `told` are variables that every service gets besides its settings.
     pub async fn start(
         backend: Backend,
+        told: &[(String, String)],
         folder: &Folder,
         say: impl Fn(&str) + Copy + Send + 'static,
     ) -> Result<Self, Failure> {
@@ -106,7 +114,7 @@ impl Fleet {
         std::fs::write(&config, "# The settings of each process are in its environment: see logs/*.env\n")
             .map_err(|e| Failure::new(format!("{}: {e}", config.display())))?;
         for role in Role::ALL {
-            let service = Service::start(role, fleet.command(role, folder)?)?;
+            let service = Service::start(role, fleet.command(role, told, folder)?)?;
             fleet.services.insert(role, Mutex::new(service));
         }
         fleet.become_ready().await?;
@@ -114,17 +122,18 @@ impl Fleet {
     }
 
     /// How a service is started: this very program with settings of its own.
-    fn command(&self, role: Role, folder: &Folder) -> Result<GuardedCommand, Failure> {
+    fn command(&self, role: Role, told: &[(String, String)], folder: &Folder) -> Result<GuardedCommand, Failure> {
         let program = std::env::current_exe().map_err(|e| Failure::new(format!("this program is not found: {e}")))?;
         let log = folder.logs().join(format!("{}.log", role.name()));
-        let settings = self.environment(role);
+        let mut settings = self.environment(role);
+        settings.extend_from_slice(told);
         let text: String = settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
         let file = folder.logs().join(format!("{}.env", role.name()));
         std::fs::write(&file, text).map_err(|e| Failure::new(format!("{}: {e}", file.display())))?;
         let mut command = GuardedCommand::new(role.name(), program, log)
             .arg("--config")
             .arg(folder.path().join("millrace.toml"))
-            .args(["serve", role.name()])
+            .args(["serve", role.name(), "--under-test"])
             .current_dir(folder.path());
         for name in setup::foreign_variables() {
             command = command.env(name, "");

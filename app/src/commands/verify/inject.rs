@@ -13,13 +13,15 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::faults::{Injection, Manner, Planned, VICTIMS, mode_name};
+use super::faults::{Injection, Manner, Planned, REACH_LIMIT, VICTIMS, mode_name};
 use super::fleet::Fleet;
 use crate::stack::Role;
 
 /// A server that was killed may find its port or files still in use for a moment.
 const START_ATTEMPTS: u32 = 5;
 const START_PAUSE: Duration = Duration::from_millis(200);
+/// What a shell says of a process that was ended by SIGKILL.
+const KILLED: i32 = 137;
 
 /// Whoever breaks things.
 pub struct Injector {
@@ -55,7 +57,7 @@ impl Injector {
     }
 
     async fn inject(&self, what: Injection) {
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(what.name()).or_default() += 1;
+        self.count(what.name());
         let fleet = &self.fleet;
         let failed = match what {
             Injection::Kill { service, manner, down } => self.kill(service, manner, down).await,
@@ -102,6 +104,10 @@ impl Injector {
         }
     }
 
+    fn count(&self, what: String) {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(what).or_default() += 1;
+    }
+
     async fn kill(&self, role: Role, manner: Manner, down: Duration) -> Option<String> {
         let mut service = self.fleet.service(role).lock().await;
         match manner {
@@ -128,6 +134,17 @@ impl Injector {
                         return Some(failure.message);
                     }
                     sleep(after).await;
+                }
+            }
+            Manner::At { point, nth } => {
+                service.child.kill().await;
+                if let Err(failure) = service.restart_to_die(&format!("{point}:{nth}")) {
+                    return Some(failure.message);
+                }
+                match service.child.wait(REACH_LIMIT).await {
+                    Some(KILLED) => {}
+                    Some(code) => return Some(format!("it ended with exit code {code}")),
+                    None => self.count(format!("{} that did not come to {point} in time", role.name())),
                 }
             }
         }

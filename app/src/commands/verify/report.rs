@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use super::Backend;
 use super::checks::Finding;
 use super::customers::Counts;
-use super::evidence::{Evidence, Id};
+use super::evidence::{Evidence, Id, Message};
+use super::sabotage::Safety;
 use super::setup::SHORTENED;
 use crate::output;
 
@@ -30,6 +31,8 @@ pub enum Place {
 pub struct Report {
     pub seed: u64,
     pub place: Place,
+    /// The safety that was switched off: then something has to be violated.
+    pub without: Option<Safety>,
     /// The command that does the same again.
     pub again: String,
     pub orders: u32,
@@ -63,6 +66,8 @@ pub struct Example {
     pub invariant: &'static str,
     pub order: Id,
     pub known: Vec<String>,
+    /// Everything that was published about it, and whether the order service has heard of it.
+    pub timeline: Vec<String>,
 }
 
 impl Requests {
@@ -82,7 +87,8 @@ impl Requests {
 pub fn examples(findings: &[Finding], evidence: &Evidence) -> Vec<Example> {
     let first = |finding: &Finding| {
         let order = finding.violations.iter().find_map(|violation| violation.order.clone())?;
-        Some(Example { invariant: finding.id, known: known_of(&order, evidence), order })
+        let (known, timeline) = (known_of(&order, evidence), timeline_of(&order, evidence));
+        Some(Example { invariant: finding.id, known, timeline, order })
     };
     findings.iter().filter_map(first).collect()
 }
@@ -110,19 +116,30 @@ fn known_of(order: &Id, evidence: &Evidence) -> Vec<String> {
     );
     let mails = evidence.mails.iter().filter(|(id, _)| id.starts_with(order.as_str()));
     known.extend(mails.map(|(id, count)| format!("mail: {id}, {count} times")));
-    let timeline = evidence.timelines.get(order).map(Vec::as_slice).unwrap_or_default();
+    known
+}
+
+fn timeline_of(order: &Id, evidence: &Evidence) -> Vec<String> {
+    let entries = evidence.timelines.get(order).map(Vec::as_slice).unwrap_or_default();
     let mut messages: Vec<_> =
         evidence.messages.iter().filter(|message| message.order.as_ref() == Some(order)).collect();
     messages.sort_by(|a, b| a.at.cmp(&b.at));
-    for message in messages {
-        let event = message.event_id.clone().unwrap_or_default();
-        let shown = timeline.iter().filter(|entry| entry.event_id == event).count();
-        known.push(format!(
-            "{}  {:<24} {} {:>6}  {event}  on the timeline {shown} times",
-            message.at, message.subject, message.stream, message.seq
-        ));
-    }
-    known
+    let event_of = |message: &Message| message.event_id.clone().unwrap_or_default();
+    let mut timeline: Vec<_> = messages
+        .iter()
+        .map(|message| {
+            let event = event_of(message);
+            let shown = entries.iter().filter(|entry| entry.event_id == event).count();
+            let Message { at, subject, stream, seq, .. } = message;
+            format!("{at}  {subject:<24} {stream} {seq:>6}  {event}  on the timeline {shown} times")
+        })
+        .collect();
+    let unpublished =
+        entries.iter().filter(|entry| !messages.iter().any(|message| event_of(message) == entry.event_id));
+    timeline.extend(unpublished.map(|entry| {
+        format!("{:<30}  {:<24} on no stream  {}  on the timeline", "", entry.event_type, entry.event_id)
+    }));
+    timeline
 }
 
 impl Report {
@@ -131,6 +148,11 @@ impl Report {
             && self.problems.is_empty()
             && !self.findings.is_empty()
             && self.findings.iter().all(|finding| finding.violations.is_empty())
+    }
+
+    /// The invariants that do not hold.
+    fn violated(&self) -> impl Iterator<Item = &'static str> {
+        self.findings.iter().filter(|finding| !finding.violations.is_empty()).map(|finding| finding.id)
     }
 
     pub fn print(&self) {
@@ -162,6 +184,8 @@ impl Report {
         for example in &self.examples {
             output::line(&format!("\n{}, order {}:", example.invariant, example.order));
             example.known.iter().for_each(|line| output::line(&format!("    {line}")));
+            output::line("    timeline:");
+            example.timeline.iter().for_each(|line| output::line(&format!("      {line}")));
         }
         for what in &self.unsettled {
             output::line(&format!("Not settled: {what}"));
@@ -217,6 +241,13 @@ impl Report {
             true => output::line(&format!("Seed {seed}: every invariant holds.")),
             false => output::line(&format!("Seed {seed}: FAILED. The same orders and faults again: {}", self.again)),
         }
+        if let Some(safety) = self.without {
+            let noticed: Vec<_> = self.violated().collect();
+            output::line(&match noticed.as_slice() {
+                [] => format!("Without {}, and NO INVARIANT NOTICED.", safety.name()),
+                _ => format!("Without {}, as was asked for, which broke {}.", safety.name(), noticed.join(", ")),
+            });
+        }
     }
 
     fn unchecked(&self) -> impl Iterator<Item = &'static str> {
@@ -237,7 +268,11 @@ impl Report {
                 "remarks": finding.remarks, "not_checked": finding.unchecked,
             })
         };
-        let example = |one: &Example| json!({ "invariant": one.invariant, "order_id": one.order, "known": one.known });
+        let example = |one: &Example| {
+            json!({
+                "invariant": one.invariant, "order_id": one.order, "known": one.known, "timeline": one.timeline,
+            })
+        };
         let (backend, target, settings) = match &self.place {
             Place::Own(backend) => {
                 (Some(backend.name()), None, Some(SHORTENED.iter().copied().collect::<BTreeMap<_, _>>()))
@@ -250,6 +285,8 @@ impl Report {
             "seed": self.seed,
             "backend": backend,
             "target": target,
+            "sabotage": self.without.map(Safety::name),
+            "violated": self.violated().collect::<Vec<_>>(),
             "again": self.again,
             "orders": self.orders,
             "accepted": self.requests.accepted,

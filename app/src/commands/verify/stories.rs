@@ -6,6 +6,7 @@ use contracts::catalog::Product;
 use contracts::{Currency, Money, ProductId};
 use serde_json::{Value, json};
 
+use super::sabotage::Safety;
 use crate::failure::Failure;
 
 /// A product and what there is of it at first.
@@ -88,14 +89,20 @@ const GOOD_CARDS: [&str; 3] = ["pm_card_visa", "pm_card_mastercard", "pm_card_am
 const BAD_CARDS: [&str; 3] =
     ["pm_card_chargeDeclined", "pm_card_chargeDeclinedInsufficientFunds", "pm_card_chargeDeclinedExpiredCard"];
 
+/// How many of a hundred customers have second thoughts. Most come too late. Those that do not meet a payment service
+/// that is away: the cancellation overtakes the order.
+const CANCEL: u32 = 25;
+const CANCEL_MORE: u32 = 85;
+
 /// All orders of a run, in the order in which they are placed.
-pub fn stories(seed: u64, orders: u32) -> Vec<Story> {
+pub fn stories(seed: u64, orders: u32, focus: Option<Safety>) -> Vec<Story> {
+    let cancel = if focus == Some(Safety::Tombstone) { CANCEL_MORE } else { CANCEL };
     let mut rng = fastrand::Rng::with_seed(seed ^ 0x0073_746f_7269_6573);
     let wares = wares(orders);
-    (0..orders).map(|number| story(&mut rng, number, &wares)).collect()
+    (0..orders).map(|number| story(&mut rng, number, &wares, cancel)).collect()
 }
 
-fn story(rng: &mut fastrand::Rng, number: u32, wares: &[Ware]) -> Story {
+fn story(rng: &mut fastrand::Rng, number: u32, wares: &[Ware], cancel: u32) -> Story {
     let foreign = rng.u32(0..100) < 8;
     let way = match foreign {
         true => Way::Foreign {
@@ -123,8 +130,7 @@ fn story(rng: &mut fastrand::Rng, number: u32, wares: &[Ware]) -> Story {
         21..24 => "pm_slow",
         _ => GOOD_CARDS[rng.usize(0..GOOD_CARDS.len())],
     };
-    // Most come too late. Those that do not meet a payment service that is away: the cancellation overtakes the order.
-    let cancels = !foreign && rng.u32(0..100) < 25;
+    let cancels = !foreign && rng.u32(0..100) < cancel;
     Story {
         number,
         crowd: CROWD.to_owned(),
@@ -262,8 +268,8 @@ mod tests {
 
     #[test]
     fn the_same_seed_tells_the_same_stories_and_every_kind_of_them() {
-        let told = stories(1, 400);
-        assert_eq!(told, stories(1, 400));
+        let told = stories(1, 400, None);
+        assert_eq!(told, stories(1, 400, None));
         let some = |what: &str, wanted: &dyn Fn(&Story) -> bool| assert!(told.iter().any(wanted), "no {what}");
         some("bad card", &Story::card_is_bad);
         some("flaky card", &|story| story.payment_method == "pm_flaky");
@@ -292,7 +298,7 @@ mod tests {
     #[test]
     fn every_total_is_the_sum_of_its_items() {
         let wares = wares(100);
-        for story in stories(3, 100).iter().filter(|story| matches!(story.way, Way::Http { .. })) {
+        for story in stories(3, 100, None).iter().filter(|story| matches!(story.way, Way::Http { .. })) {
             let price = |id: &String| wares.iter().find(|ware| ware.id == *id).unwrap().price;
             assert_eq!(story.total, story.items.iter().map(|(id, n)| price(id) * i64::from(*n)).sum::<i64>());
             assert!(story.total > 0 && !story.items.is_empty());

@@ -21,6 +21,13 @@ use crate::stack::SERVICES;
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAGE: u32 = 100;
 
+/// Whether a consumer has messages left, among what [`Gatherer::unsettled`] says.
+pub fn waits_for_messages(unsettled: &[String]) -> bool {
+    unsettled.iter().any(|open| open.contains(MESSAGES_OF))
+}
+
+const MESSAGES_OF: &str = " messages of ";
+
 /// Looks at everything, from outside.
 pub struct Gatherer {
     connection: Connection,
@@ -79,7 +86,7 @@ impl Gatherer {
             open.extend((count > 0).then(|| format!("{count} {what}")));
         }
         for consumer in broker::consumers(&self.connection).await? {
-            open.extend((consumer.open > 0).then(|| format!("{} messages of {}", consumer.open, consumer.durable)));
+            open.extend((consumer.open > 0).then(|| format!("{}{MESSAGES_OF}{}", consumer.open, consumer.durable)));
         }
         let stored = broker::last_sequences(&self.connection).await?;
         for service in SERVICES {

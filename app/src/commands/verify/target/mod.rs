@@ -189,6 +189,7 @@ async fn perform(context: &Context, args: &Args, trial: &Trial) -> Result<Report
     Ok(Report {
         seed: trial.seed,
         place: Place::Target(trial.urls.clone()),
+        without: None,
         again: trial.command(),
         orders: trial.orders,
         placing,
