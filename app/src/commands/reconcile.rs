@@ -59,24 +59,31 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 pub async fn run(context: &Context, args: Args) -> CommandResult {
     let settings = &context.settings;
     // Fixed once: what happens while this runs must not be taken for settled.
-    let settled_before = now_ms() - millis(args.older_than.get());
+    let began_ms = now_ms();
+    let settled_before = began_ms - millis(args.older_than.get());
     let gateway = if args.skip_gateway { None } else { Some(gateway(settings)?) };
     let connection = stack::connect(settings, "reconcile").await?;
     let scope = Scope {
         order: args.order.map(|order| order.to_string()),
         since: args.since.map(|since| OffsetDateTime::now_utc() - since.get()),
+        began_ms,
+    };
+    let moment = Moment {
+        settled_before,
+        overdue_before: settled_before,
+        keys_known_since: began_ms - millis(settings.payment.authorize_within.get()),
     };
     let mut sides = Sides::open(settings, connection, gateway, scope).await?;
     let bar = bar(context);
     sides.refresh(|text| bar.set_message(text.to_owned())).await?;
     let compared = sides
-        .all(Moment { settled_before }, |orders, found| {
+        .all(moment, |orders, found| {
             bar.set_message(format!("{orders} orders compared, {found} disagreements"));
         })
         .await?;
     let mut report = Report::of(compared);
     if args.fix {
-        report = mend(&mut sides, report, args.wait.get(), &bar).await?;
+        report = mend(&mut sides, report, moment, args.wait.get(), &bar).await?;
     }
     bar.finish_and_clear();
     report.show(context.json, args.fix);
@@ -84,7 +91,13 @@ pub async fn run(context: &Context, args: Args) -> CommandResult {
 }
 
 /// Applies every safe fix once, and waits until what they were for agrees, or for as long as that may take.
-async fn mend(sides: &mut Sides, before: Report, wait: Duration, bar: &ProgressBar) -> Result<Report, Failure> {
+async fn mend(
+    sides: &mut Sides,
+    before: Report,
+    moment: Moment,
+    wait: Duration,
+    bar: &ProgressBar,
+) -> Result<Report, Failure> {
     let mut wanted = BTreeSet::new();
     for one in &before.disagreements {
         if let Some(order) = &one.order_id {
@@ -104,7 +117,7 @@ async fn mend(sides: &mut Sides, before: Report, wait: Duration, bar: &ProgressB
     let now = loop {
         sides.refresh(|_| {}).await?;
         // What was just mended is not left alone for being recent.
-        let now = sides.again(&touched, Moment { settled_before: i64::MAX }).await?;
+        let now = sides.again(&touched, Moment { settled_before: i64::MAX, ..moment }).await?;
         let hopeless = now.found.iter().all(|one| one.fixes.is_empty()) && began.elapsed() > LOOK_EVERY;
         if now.found.is_empty() || (hopeless && is_quiet(&now, &before)) || began.elapsed() >= wait {
             break now;

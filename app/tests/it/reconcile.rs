@@ -203,6 +203,8 @@ async fn a_refused_capture_is_listed_until_a_retry_mends_it() {
     let accepted = installation.shop.place(&order(0)).await;
     let id = accepted.order_id.as_str();
     order_shows(&installation, id, "authorized").await;
+    // What inventory has not come to yet is no disagreement.
+    installation.finds(&Vec::new()).await;
     installation.shop.gateway_is(json!({ "mode": "errors", "status": 402 })).await;
     installation.process("inventory").start();
 

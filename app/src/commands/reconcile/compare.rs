@@ -38,6 +38,8 @@ pub struct Sides {
 pub struct Scope {
     pub order: Option<String>,
     pub since: Option<OffsetDateTime>,
+    /// When the comparison began, Unix milliseconds: it does not run after orders that keep coming in.
+    pub began_ms: i64,
 }
 
 /// What came of it.
@@ -137,29 +139,28 @@ impl Sides {
 
     /// The ids behind `after` of orders that anybody knows, in order.
     async fn orders_behind(&self, after: &str) -> Result<Vec<String>, Failure> {
-        let since = |column: &str| match self.scope.since {
-            Some(since) => format!("and {column} >= {}", since.unix_timestamp() * 1_000),
-            None => String::new(),
-        };
+        let began = self.scope.began_ms;
+        let since_ms = self.scope.since.map_or(0, |since| since.unix_timestamp() * 1_000);
         let behind = match after {
             "" => "order_id is not null".to_owned(),
             after => format!("order_id > {}", quoted(after)),
         };
         let tables = [
-            ("order", "orders", since("accepted_at")),
-            ("payment", "payments", since("updated_at")),
-            ("inventory", "reservations", since("changed_at")),
+            ("order", "orders", format!("accepted_at >= {since_ms} and accepted_at <= {began}")),
+            ("payment", "payments", format!("updated_at >= {since_ms} and created_at <= {began}")),
+            ("inventory", "reservations", format!("changed_at >= {since_ms} and changed_at <= {began}")),
         ];
         let mut ids: BTreeSet<String> = self.scratch.orders(after, PAGE).map_err(scratch_failed)?.into_iter().collect();
         for (service, table, recent) in tables {
-            let sql = format!("select order_id from {table} where {behind} {recent} order by order_id limit {PAGE}");
+            let sql =
+                format!("select order_id from {table} where {behind} and {recent} order by order_id limit {PAGE}");
             ids.extend(self.rows(service, sql).await?.iter().map(|row| text(row, 0)));
         }
         Ok(ids.into_iter().take(PAGE).collect())
     }
 
     async fn some(&self, orders: &[String], moment: Moment, compared: &mut Compared) -> Result<(), Failure> {
-        for facts in self.facts(orders).await? {
+        for facts in self.facts(orders, moment).await? {
             compared.orders += 1;
             match judge(&facts, moment) {
                 Judgement::UnderWay => compared.under_way += 1,
@@ -169,7 +170,7 @@ impl Sides {
         Ok(())
     }
 
-    async fn facts(&self, orders: &[String]) -> Result<Vec<Facts>, Failure> {
+    async fn facts(&self, orders: &[String], moment: Moment) -> Result<Vec<Facts>, Failure> {
         let mut all: BTreeMap<String, Facts> = BTreeMap::new();
         for order_id in orders {
             let scratch = |e| scratch_failed(e);
@@ -191,7 +192,7 @@ impl Sides {
         self.handled(&mut all).await?;
         self.add_rows(&list(orders.iter().map(String::as_str)), &mut all).await?;
         if let Some(gateway) = &self.gateway {
-            for facts in all.values_mut() {
+            for facts in all.values_mut().filter(|facts| facts.latest() <= moment.settled_before) {
                 self.complete(gateway, facts).await?;
             }
         }

@@ -98,6 +98,11 @@ pub struct Says {
 pub struct Moment {
     /// Orders to which something happened later than this are under way, and not judged.
     pub settled_before: i64,
+    /// What was due earlier than this is overdue.
+    pub overdue_before: i64,
+    /// The gateway may have forgotten the idempotency key of an authorization that is older than this: asked again, it
+    /// would hold the money a second time.
+    pub keys_known_since: i64,
 }
 
 /// What came of one order.
@@ -116,8 +121,8 @@ pub fn judge(facts: &Facts, moment: Moment) -> Judgement {
     order::judge(facts, moment, &mut found);
     events::judge(facts, moment, &mut found);
     money::judge(facts, moment, &mut found);
-    gateway::judge(facts, &mut found);
-    rest::stock(facts, &mut found);
+    gateway::judge(facts, moment, &mut found);
+    rest::stock(facts, moment, &mut found);
     rest::notices(facts, moment, &mut found);
     Judgement::Settled(found)
 }
@@ -155,7 +160,15 @@ impl Facts {
     }
 
     /// Telling a service again what it never handled.
-    fn redeliveries(&self, service: &str) -> Vec<Fix> {
-        events::never_handled(self).filter(|(_, handling)| handling.service == service).map(events::redeliver).collect()
+    fn redeliveries(&self, service: &str, moment: Moment) -> Vec<Fix> {
+        let theirs = events::never_handled(self).filter(|(_, handling)| handling.service == service);
+        theirs.filter_map(|one| events::redelivery(self, one, moment)).collect()
+    }
+
+    /// Whether the payment service, told of the order again, would ask for its money under a key that may be forgotten.
+    fn would_authorize_anew(&self, moment: Moment) -> bool {
+        let asked_before = self.payment.as_ref().is_some_and(|payment| payment.state != "expected");
+        let created = self.events.iter().find(|event| event.subject.starts_with("orders.created"));
+        !asked_before && created.is_none_or(|event| event.stored_at < moment.keys_known_since)
     }
 }

@@ -7,7 +7,7 @@ pub(super) fn judge(facts: &Facts, moment: Moment, found: &mut Vec<Disagreement>
     for row in &facts.outbox {
         let name = format!("outbox of {}", row.service);
         match &row.place {
-            None if row.created_at < moment.settled_before => {
+            None if row.created_at < moment.overdue_before => {
                 let remedy = format!("see that {} runs and NATS answers: millrace doctor", row.service);
                 found.push(
                     Disagreement::new(facts, Kind::EventNotPublished, remedy)
@@ -25,12 +25,14 @@ pub(super) fn judge(facts: &Facts, moment: Moment, found: &mut Vec<Disagreement>
     }
     for one in never_handled(facts) {
         let (event, handling) = one;
+        let remedy = "the gateway may have forgotten this payment's key, and would charge again: restore a later backup \
+                      of the payment service's database, or settle the order's money at the gateway by hand";
         found.push(
-            Disagreement::new(facts, Kind::EventNotHandled, "")
+            Disagreement::new(facts, Kind::EventNotHandled, remedy)
                 .says("streams", place(event))
                 .says("broker", format!("{} is past it", handling.durable))
                 .says(handling.service, "its inbox has no mark of it")
-                .fixed_by(vec![redeliver(one)]),
+                .fixed_by(redelivery(facts, one, moment).into_iter().collect()),
         );
     }
     for (event, handling) in handlings(facts) {
@@ -43,18 +45,19 @@ pub(super) fn judge(facts: &Facts, moment: Moment, found: &mut Vec<Disagreement>
         }
     }
     if facts.order.is_some() {
-        timeline(facts, found);
+        timeline(facts, moment, found);
     }
 }
 
 /// The order service writes its own events on the timeline itself, and others' when it handles them.
-fn timeline(facts: &Facts, found: &mut Vec<Disagreement>) {
+fn timeline(facts: &Facts, moment: Moment, found: &mut Vec<Disagreement>) {
     for event in facts.events.iter().filter(|event| !facts.timeline.contains(&event.event_id)) {
         let heard: Vec<&Handling> = event.handling.iter().filter(|one| one.service == "order").collect();
         if heard.iter().any(|one| !matches!(one.state, Handled::Yes | Handled::Never)) {
             continue;
         }
-        let fixes = heard.iter().filter(|one| one.state == Handled::Never).map(|one| redeliver((event, one)));
+        let never = heard.iter().filter(|one| one.state == Handled::Never);
+        let fixes = never.filter_map(|one| redelivery(facts, (event, one), moment));
         found.push(
             Disagreement::new(
                 facts,
@@ -72,8 +75,11 @@ pub(super) fn never_handled(facts: &Facts) -> impl Iterator<Item = (&Event, &Han
     handlings(facts).filter(|(_, handling)| handling.state == Handled::Never)
 }
 
-pub(super) fn redeliver((event, handling): (&Event, &Handling)) -> Fix {
-    Fix::Redeliver { durable: handling.durable.clone(), stream: event.stream.clone(), seq: event.seq }
+/// Delivering an event again, if that cannot do harm.
+pub(super) fn redelivery(facts: &Facts, (event, handling): (&Event, &Handling), moment: Moment) -> Option<Fix> {
+    let safe = handling.service != "payment" || !facts.would_authorize_anew(moment);
+    let (durable, stream) = (handling.durable.clone(), event.stream.clone());
+    safe.then_some(Fix::Redeliver { durable, stream, seq: event.seq })
 }
 
 fn handlings(facts: &Facts) -> impl Iterator<Item = (&Event, &Handling)> {

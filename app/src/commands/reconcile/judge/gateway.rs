@@ -1,8 +1,10 @@
-use super::{Disagreement, Facts, Fix, Kind};
+use super::{Disagreement, Facts, Fix, Kind, Moment};
 use crate::commands::reconcile::facts::{Intent, Payment};
 
+const LOST: &str = "the payment service's database has lost the order: restore a later backup, then compare again";
+
 /// Whether the gateway and the payment service say the same about the order's money.
-pub(super) fn judge(facts: &Facts, found: &mut Vec<Disagreement>) {
+pub(super) fn judge(facts: &Facts, moment: Moment, found: &mut Vec<Disagreement>) {
     let Some(intents) = &facts.gateway else { return };
     let payment = facts.payment.as_ref();
     let known = |intent: &&Intent| payment.is_some_and(|payment| payment.payment_id.as_ref() == Some(&intent.id));
@@ -11,7 +13,7 @@ pub(super) fn judge(facts: &Facts, found: &mut Vec<Disagreement>) {
         compare(facts, payment, on_record, found);
     }
     for intent in intents.iter().filter(|intent| !known(intent)) {
-        unrecorded(facts, intent, found);
+        unrecorded(facts, intent, moment, found);
     }
     let charged: Vec<&Intent> = intents.iter().filter(|intent| intent.captured > intent.refunded).collect();
     if charged.len() > 1 {
@@ -68,7 +70,7 @@ fn compare(facts: &Facts, payment: &Payment, intent: Option<&Intent>, found: &mu
 }
 
 /// A payment at the gateway that the payment service has not on record.
-fn unrecorded(facts: &Facts, intent: &Intent, found: &mut Vec<Disagreement>) {
+fn unrecorded(facts: &Facts, intent: &Intent, moment: Moment, found: &mut Vec<Disagreement>) {
     let says = match &facts.payment {
         None => "does not know the order".to_owned(),
         Some(payment) => match &payment.payment_id {
@@ -77,11 +79,20 @@ fn unrecorded(facts: &Facts, intent: &Intent, found: &mut Vec<Disagreement>) {
         },
     };
     if intent.captured > intent.refunded {
+        // An order that payment has lost was charged rightly; told again, payment finds this very charge.
+        let lost = facts.payment.is_none() && facts.status() == "confirmed";
+        let (remedy, fixes) = match lost {
+            true => (LOST.to_owned(), facts.redeliveries("payment", moment)),
+            false => {
+                (format!("find out whether the order was to be charged; if not, refund {}", intent.id), Vec::new())
+            }
+        };
         found.push(
-            Disagreement::new(facts, Kind::ChargeUnrecorded, format!("refund {} at the gateway", intent.id))
+            Disagreement::new(facts, Kind::ChargeUnrecorded, remedy)
                 .says("order", facts.status())
                 .says("payment", says)
-                .says("gateway", told(intent)),
+                .says("gateway", told(intent))
+                .fixed_by(fixes),
         );
         return;
     }
@@ -96,10 +107,7 @@ fn unrecorded(facts: &Facts, intent: &Intent, found: &mut Vec<Disagreement>) {
         }
         // Money of an order that still goes on, or a second hold, whose release would share an idempotency key.
         Some(_) => (format!("release {id} at the gateway, once the order does not need it"), Vec::new()),
-        None if facts.order.is_some() => (
-            "the payment service has not heard of the order: mend that first, then compare again".to_owned(),
-            facts.redeliveries("payment"),
-        ),
+        None if facts.order.is_some() => (LOST.to_owned(), facts.redeliveries("payment", moment)),
         // It may be somebody else's, who shares the account: nobody but an operator can know.
         None => (
             format!(

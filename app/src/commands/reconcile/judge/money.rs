@@ -15,7 +15,7 @@ pub(super) fn judge(facts: &Facts, moment: Moment, found: &mut Vec<Disagreement>
                 Disagreement::new(facts, Kind::PaymentMissing, remedy)
                     .says("order", status)
                     .says("payment", "does not know it")
-                    .fixed_by(facts.redeliveries("payment")),
+                    .fixed_by(facts.redeliveries("payment", moment)),
             );
         }
         return;
@@ -23,7 +23,7 @@ pub(super) fn judge(facts: &Facts, moment: Moment, found: &mut Vec<Disagreement>
     amounts(facts, payment, found);
     let state = payment.state.as_str();
     if let Some(due_at) = payment.due_at {
-        if due_at < moment.settled_before {
+        if due_at < moment.overdue_before {
             let remedy = "see that the payment service runs, and its gateway answers: millrace doctor";
             let problem = payment.problem.as_ref().map(|problem| format!(": {problem}")).unwrap_or_default();
             found.push(
@@ -61,7 +61,7 @@ pub(super) fn judge(facts: &Facts, moment: Moment, found: &mut Vec<Disagreement>
         Disagreement::new(facts, kind, remedy)
             .says("order", status)
             .says("payment", format!("{state}, and no step is due"))
-            .fixed_by(facts.redeliveries("payment")),
+            .fixed_by(facts.redeliveries("payment", moment)),
     );
 }
 

@@ -27,7 +27,7 @@ pub(super) fn judge(facts: &Facts, moment: Moment, found: &mut Vec<Disagreement>
         }
         return found.push(unknown);
     };
-    if order.status == "processing" && order.deadline_at < moment.settled_before {
+    if order.status == "processing" && order.deadline_at < moment.overdue_before {
         let remedy = "the order service cancels such orders by itself: see that it runs, millrace doctor";
         found.push(
             Disagreement::new(facts, Kind::OrderOverdue, remedy)

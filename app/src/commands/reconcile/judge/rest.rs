@@ -2,7 +2,7 @@ use super::order::at;
 use super::{Disagreement, Facts, Kind, Moment};
 
 /// Whether goods went where the order's end says.
-pub(super) fn stock(facts: &Facts, found: &mut Vec<Disagreement>) {
+pub(super) fn stock(facts: &Facts, moment: Moment, found: &mut Vec<Disagreement>) {
     let held = facts.reservation.as_ref().map(|reservation| reservation.status.as_str());
     let (kind, remedy) = match (facts.status(), held) {
         ("confirmed", None) => {
@@ -24,7 +24,7 @@ pub(super) fn stock(facts: &Facts, found: &mut Vec<Disagreement>) {
         Disagreement::new(facts, kind, remedy)
             .says("order", facts.status())
             .says("inventory", held.unwrap_or("does not know it"))
-            .fixed_by(facts.redeliveries("inventory")),
+            .fixed_by(facts.redeliveries("inventory", moment)),
     );
 }
 
@@ -41,7 +41,7 @@ pub(super) fn notices(facts: &Facts, moment: Moment, found: &mut Vec<Disagreemen
         let delivery = deliveries.iter().find(|one| one.notice == notice && one.channel == channel);
         let says = match delivery {
             None => format!("knows of no {notice} by {channel}"),
-            Some(delivery) if delivery.status == "due" && delivery.next_attempt_at < moment.settled_before => {
+            Some(delivery) if delivery.status == "due" && delivery.next_attempt_at < moment.overdue_before => {
                 format!("the {notice} by {channel} is due since {}", at(delivery.next_attempt_at))
             }
             Some(_) => continue,
@@ -51,7 +51,7 @@ pub(super) fn notices(facts: &Facts, moment: Moment, found: &mut Vec<Disagreemen
             Disagreement::new(facts, Kind::NoticeNotSent, remedy)
                 .says("order", facts.status())
                 .says("notification", says)
-                .fixed_by(facts.redeliveries("notification")),
+                .fixed_by(facts.redeliveries("notification", moment)),
         );
     }
 }

@@ -8,6 +8,8 @@ use crate::commands::reconcile::facts::{
 const NOW: i64 = 1_000_000;
 const THEN: i64 = 10_000;
 
+const MOMENT: Moment = Moment { settled_before: NOW, overdue_before: NOW, keys_known_since: 0 };
+
 fn eur(minor: i64) -> Amount {
     Amount { minor, currency: "EUR".into() }
 }
@@ -108,7 +110,7 @@ fn ended(end: &str) -> Facts {
 }
 
 fn found(facts: &Facts) -> Vec<Disagreement> {
-    match judge(facts, Moment { settled_before: NOW }) {
+    match judge(facts, MOMENT) {
         Judgement::Settled(found) => found,
         Judgement::UnderWay => panic!("it is under way"),
     }
@@ -145,7 +147,7 @@ fn an_order_to_which_something_just_happened_is_not_judged() {
     let mut facts = ended("confirmed");
     facts.payment.as_mut().unwrap().state = "authorized".into();
     facts.events[3].stored_at = NOW + 1;
-    assert_eq!(judge(&facts, Moment { settled_before: NOW }), Judgement::UnderWay);
+    assert_eq!(judge(&facts, MOMENT), Judgement::UnderWay);
 }
 
 #[test]
@@ -316,6 +318,29 @@ fn each_disagreement_is_found_by_its_name_and_only_safe_ones_are_fixed() {
     for (story, end, spoil, expected) in cases {
         assert_eq!(spoilt(end, spoil), *expected, "{story}");
     }
+}
+
+/// Told of the order again, payment would find the key forgotten and hold the money a second time.
+#[test]
+fn an_order_whose_payment_key_may_be_forgotten_is_not_told_to_payment_again() {
+    let mut facts = ended("confirmed");
+    facts.payment = None;
+    for event in &mut facts.events {
+        event.handling.iter_mut().filter(|one| one.service == "payment").for_each(|one| one.state = Handled::Never);
+    }
+    let fixes = |facts: &Facts, moment| match judge(facts, moment) {
+        Judgement::Settled(found) => {
+            assert!(found.iter().any(|one| one.kind == Kind::PaymentMissing), "{found:?}");
+            found.into_iter().flat_map(|one| one.fixes).collect::<Vec<_>>()
+        }
+        Judgement::UnderWay => panic!("it is under way"),
+    };
+    assert_eq!(fixes(&facts, Moment { keys_known_since: THEN + 1, ..MOMENT }), []);
+    assert!(!fixes(&facts, MOMENT).is_empty());
+    // What was asked for once is not asked for again.
+    facts.payment = Some(Payment { state: "authorized".into(), ..ended("confirmed").payment.unwrap() });
+    let found = spoilt("confirmed", |spoilt| *spoilt = facts.clone());
+    assert!(found.iter().all(|(kind, fixable)| *kind != Kind::NotCaptured || *fixable), "{found:?}");
 }
 
 #[test]
