@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use millrace::dead_letter::Reason;
 use millrace::dead_letters::audit::What;
-use millrace::dead_letters::{Correction, Error, Options, Outcome, State, Wanted, group};
+use millrace::dead_letters::{Correction, Error, Options, Outcome, State, Wanted, group, redeliver};
 use millrace::topology::{self, Change};
 use testkit::eventually;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker;
 use crate::things::{LIMIT, in_time};
-use world::{ATTEMPTS, Mood, ONLOOKER, WORKER, World, bare_topology};
+use world::{ATTEMPTS, JOBS, Mood, ONLOOKER, WORKER, World, bare_topology};
 
 fn again() -> Options {
     Options { again: true, ..Options::default() }
@@ -51,6 +51,25 @@ async fn a_replay_reaches_the_failed_consumer_alone_and_takes_effect_once_howeve
     assert_eq!(told, [one, one].concat());
     assert_eq!(in_time(world.operator.audit()).await.unwrap(), letter.history);
     assert_eq!(letter.body, r#"{"name":"a"}"#);
+    world.stop().await;
+}
+
+/// Also an event whose publisher did not name it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_delivered_again_reaches_one_consumer_alone_and_takes_effect_once() {
+    let world = World::start().await;
+    world.publish("a").await;
+    world.publish_raw(&[], br#"{"name":"b"}"#.to_vec()).await;
+    let seen = async |worker| (world.handling.seen_by(WORKER), world.handling.seen_by(ONLOOKER)) == (worker, 2);
+    eventually(LIMIT, || seen(2), "both consumers to see both").await;
+    for seq in [1, 2, 1, 2] {
+        in_time(redeliver(&world.connection, JOBS, seq, WORKER)).await.unwrap();
+    }
+    eventually(LIMIT, || seen(6), "the worker to see both twice again, and nobody else").await;
+    assert_eq!((world.done("a").await, world.done("b").await), (1, 1));
+    let gone = in_time(redeliver(&world.connection, JOBS, 4_711, WORKER)).await;
+    assert!(matches!(gone, Err(Error::Gone { seq: 4_711, .. })), "{gone:?}");
+    assert_eq!(in_time(world.operator.audit()).await.unwrap(), [], "it is no replay of a dead letter");
     world.stop().await;
 }
 
