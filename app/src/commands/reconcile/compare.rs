@@ -96,8 +96,9 @@ impl Sides {
             progress(&format!("{read} messages of the streams"));
         })
         .await?;
-        sources::dead_letters(&self.scratch, &self.connection).await?;
+        // What a consumer is past is handled or a dead letter by now, so letters and inboxes are read after this.
         self.consumers = sources::consumers(&self.connection, &self.declared).await?;
+        sources::dead_letters(&self.scratch, &self.connection).await?;
         Ok(())
     }
 
