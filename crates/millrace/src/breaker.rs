@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use self::gate::{Admission, Gate};
+use crate::health::Component;
 
 /// When a breaker opens and closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +91,25 @@ impl Breaker {
     /// Follows the state. It turns from open to half-open by itself when the time has come, also when nobody calls.
     pub fn subscribe(&self) -> watch::Receiver<State> {
         self.gate.subscribe()
+    }
+
+    /// Shows the state as that of a part of the process, until `shutdown`. Open is degraded, not unready: work is still
+    /// taken in, and waits.
+    pub async fn show_in(&self, component: Component, shutdown: CancellationToken) {
+        let mut states = self.subscribe();
+        loop {
+            match *states.borrow_and_update() {
+                State::Closed => component.ready(),
+                State::HalfOpen => {
+                    component.degraded(format!("the circuit breaker {} is half-open: probing", self.name()))
+                }
+                State::Open => component.degraded(format!("the circuit breaker {} is open: calls wait", self.name())),
+            }
+            tokio::select! {
+                changed = states.changed() => if changed.is_err() { return },
+                () = shutdown.cancelled() => return,
+            }
+        }
     }
 
     /// Runs `op`, waiting as long as the breaker does not let it through. An error for which `is_failure` says yes counts

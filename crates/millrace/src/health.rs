@@ -1,8 +1,9 @@
 //! Whether the process should be left alone, sent work, or restarted. Each part reports about itself; the operations
 //! endpoint answers from the sum.
 //!
-//! Not ready means "do not send me work", and passes by itself. Dead means "only a restart helps": a task that must not end
-//! has ended. Confusing the two makes an outage of NATS restart every service that waits for it.
+//! Degraded means "I work, but something I need is away", and is for people. Not ready means "do not send me work", and
+//! passes by itself. Dead means "only a restart helps": a task that must not end has ended. Confusing the last two makes an
+//! outage of NATS restart every service that waits for it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +22,7 @@ pub struct Health {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Condition {
     pub status: Status,
-    /// Why it is not ready or dead.
+    /// Why it is anything but ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// When the status last changed.
@@ -34,6 +35,7 @@ pub struct Condition {
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Ready,
+    Degraded,
     NotReady,
     Dead,
 }
@@ -41,7 +43,7 @@ pub enum Status {
 /// The sum over all parts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Readiness {
-    /// Every part is ready.
+    /// Every part takes work.
     pub ready: bool,
     /// No part is dead.
     pub alive: bool,
@@ -74,7 +76,7 @@ impl Health {
     pub fn readiness(&self) -> Readiness {
         let components = self.lock().clone();
         let worst = components.values().map(|condition| condition.status).max().unwrap_or(Status::Ready);
-        Readiness { ready: worst == Status::Ready, alive: worst != Status::Dead, components }
+        Readiness { ready: worst <= Status::Degraded, alive: worst != Status::Dead, components }
     }
 
     /// False once any part is dead.
@@ -106,6 +108,7 @@ impl Health {
             // A new reason for the same state, such as the next failed attempt, is no news.
             _ if !turned => tracing::debug!(component = name, reason, "A component is as before, for another reason."),
             Status::Ready => tracing::info!(component = name, "A component is ready."),
+            Status::Degraded => tracing::warn!(component = name, reason, "A component is degraded."),
             Status::NotReady => tracing::warn!(component = name, reason, "A component is not ready."),
             Status::Dead => {
                 tracing::error!(component = name, reason, "A component has died; the process must be restarted.")
@@ -124,6 +127,11 @@ pub struct Component {
 impl Component {
     pub fn ready(&self) {
         self.health.set(&self.name, Status::Ready, None);
+    }
+
+    /// It takes work, which waits for something that is away. `reason` is for the operator.
+    pub fn degraded(&self, reason: impl Into<String>) {
+        self.health.set(&self.name, Status::Degraded, Some(reason.into()));
     }
 
     /// It will recover by itself. `reason` is for the operator.
@@ -158,6 +166,17 @@ mod tests {
         let readiness = health.readiness();
         assert!(!readiness.ready && readiness.alive);
         assert_eq!(readiness.components["nats"].reason.as_deref(), Some("the connection was lost"));
+    }
+
+    #[test]
+    fn what_is_degraded_is_shown_and_still_sent_work() {
+        let health = Health::new();
+        let gateway = health.component("gateway");
+        gateway.degraded("its breaker is open");
+        let readiness = health.readiness();
+        assert!(readiness.ready && readiness.alive);
+        assert_eq!(readiness.components["gateway"].status, Status::Degraded);
+        assert_eq!(readiness.components["gateway"].reason.as_deref(), Some("its breaker is open"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use axum::{Json, Router};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::health::Health;
+use crate::health::{Health, Status};
 use crate::shutdown::drain;
 use crate::telemetry::metrics;
 
@@ -55,6 +55,7 @@ async fn readyz(State(health): State<Health>) -> Response {
     let waiting = readiness
         .components
         .iter()
+        .filter(|(_, condition)| condition.status > Status::Degraded)
         .filter_map(|(name, condition)| condition.reason.as_ref().map(|reason| format!("{name}: {reason}\n")));
     (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}", waiting.collect::<String>())).into_response()
 }

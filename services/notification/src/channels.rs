@@ -39,6 +39,12 @@ pub struct Guarded<Client> {
 }
 
 impl Channels {
+    /// One for each channel in use.
+    pub fn breakers(&self) -> Vec<Breaker> {
+        let (email, sms) = (self.email.as_ref(), self.sms.as_ref());
+        email.map(|e| e.breaker.clone()).into_iter().chain(sms.map(|s| s.breaker.clone())).collect()
+    }
+
     /// Those worth trying now.
     pub fn open(&self) -> Vec<Channel> {
         let open = |breaker: Option<&Breaker>| breaker.is_some_and(|b| b.state() != breaker::State::Open);

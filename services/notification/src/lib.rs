@@ -55,6 +55,13 @@ pub async fn run(parts: Parts) -> Result<(), Error> {
         last_start: settings.claim.get().saturating_sub(settings.attempt_limit()),
     });
     kit.consume(handlers::router(&driver), Vec::new())?;
+    for breaker in driver.channels.breakers() {
+        let (component, shutdown) = (kit.health().component(breaker.name()), kit.shutdown());
+        kit.spawn("a breaker's health", async move {
+            breaker.show_in(component, shutdown).await;
+            Ok(())
+        });
+    }
     let shutdown = kit.shutdown();
     kit.spawn("sweep", async move { driver.sweep(settings.sweep(), shutdown).await });
     kit.run().await

@@ -66,6 +66,11 @@ pub async fn run(parts: Parts) -> Result<(), kit::Error> {
         follow(states, open, shutdown).await;
         Ok(())
     });
+    let (breaker, component, shutdown) = (steps.breaker.clone(), kit.health().component("gateway"), kit.shutdown());
+    kit.spawn("the breaker's health", async move {
+        breaker.show_in(component, shutdown).await;
+        Ok(())
+    });
     let (sweeping, shutdown) = (steps.clone(), kit.shutdown());
     kit.spawn("the payment sweep", async move {
         sweep::run(sweeping, shutdown).await;
