@@ -9,9 +9,9 @@
 //! money may be on hold, and a cancellation that is handled before the message comes again would find nothing to
 //! release.
 
-use contracts::OrderId;
 use contracts::orders::{OrderCancelled, OrderConfirmed, OrderCreated};
 use contracts::payments::Step;
+use contracts::{OrderId, Timestamp};
 use millrace::consumer::Failure;
 use millrace::event::Received;
 use millrace::store::Committed;
@@ -63,7 +63,8 @@ async fn observe<E>(
     answer: Option<(Step, Answer)>,
 ) -> Result<(), Failure> {
     let correlation_id = received.meta.correlation_id.clone();
-    let intent = Intent::Observe { order_id, correlation_id, event, answer };
+    let said_at = Timestamp(received.meta.time);
+    let intent = Intent::Observe { order_id, correlation_id, said_at, event, answer };
     let row = match steps.writer.submit(received.submission(intent)).await? {
         Committed::Now(row) => row,
         // Recorded by an earlier delivery, which may have ended before it saw to what was due. If it cannot be read

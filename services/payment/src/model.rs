@@ -15,9 +15,15 @@ use crate::under_test;
 /// Something that should happen.
 #[derive(Debug, Clone)]
 pub enum Intent {
-    /// The order service said something. `answer` is there when the gateway was asked before this was recorded, which
+    /// The order service said something, at `said_at`. `answer` is there when the gateway was asked before this was recorded, which
     /// saves a commit; see `handlers.rs` for when that is allowed.
-    Observe { order_id: OrderId, correlation_id: String, event: OrderEvent, answer: Option<(Step, Answer)> },
+    Observe {
+        order_id: OrderId,
+        correlation_id: String,
+        said_at: Timestamp,
+        event: OrderEvent,
+        answer: Option<(Step, Answer)>,
+    },
     /// The gateway answered to a step.
     Answered { order_id: OrderId, step: Step, answer: Answer },
     /// It did not: the step stays due, not before `retry_in` has passed. `attempted` is false when it was not even
@@ -62,21 +68,22 @@ pub struct Row {
     pub last_problem: Option<String>,
     /// The order's, for events that no message causes: a step the sweep has seen to.
     pub correlation_id: String,
-    /// Unix milliseconds.
+    /// When the order was first spoken of, Unix milliseconds. Not when this database first heard of it: a database that was
+    /// restored hears of old orders again, whose idempotency keys the gateway may have forgotten.
     pub created_at: i64,
     /// Unix milliseconds.
     pub updated_at: i64,
 }
 
 impl Row {
-    fn new(order_id: OrderId, correlation_id: &str, now_ms: i64) -> Self {
+    fn new(order_id: OrderId, correlation_id: &str, said_at: Timestamp, now_ms: i64) -> Self {
         Self {
             payment: Payment::expected(order_id),
             due_at: None,
             attempts: 0,
             last_problem: None,
             correlation_id: correlation_id.to_owned(),
-            created_at: now_ms,
+            created_at: said_at.unix_ms().min(now_ms),
             updated_at: now_ms,
         }
     }
@@ -133,8 +140,11 @@ impl Model for PaymentModel {
             {
                 return None;
             }
-            Intent::Observe { correlation_id, .. } | Intent::AdoptUnknown { correlation_id, .. } => {
-                known.clone().unwrap_or_else(|| Row::new(order_id, correlation_id, now_ms))
+            Intent::Observe { correlation_id, said_at, .. } => {
+                known.clone().unwrap_or_else(|| Row::new(order_id, correlation_id, *said_at, now_ms))
+            }
+            Intent::AdoptUnknown { correlation_id, .. } => {
+                known.clone().unwrap_or_else(|| Row::new(order_id, correlation_id, now, now_ms))
             }
             _ => known.clone()?,
         };

@@ -75,8 +75,8 @@ impl Steps {
         ceiling.min(self.settings.retry_most.get()).mul_f64(0.1 + 0.9 * fastrand::f64())
     }
 
-    /// Asks the gateway for one step, unless its breaker is open. `known_since` is when the order was first heard of,
-    /// Unix milliseconds.
+    /// Asks the gateway for one step, unless its breaker is open. `known_since` is when the order was first spoken
+    /// of, Unix milliseconds.
     pub async fn ask(&self, payment: &Payment, step: Step, known_since: i64) -> Result<Answer, Unanswered> {
         let order_id = payment.order_id;
         if step == Step::Authorize && self.too_late_to_authorize(known_since) {

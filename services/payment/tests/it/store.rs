@@ -64,7 +64,7 @@ async fn writer(nats: &TestNats, database: &Database, grace: Duration) -> Writer
 }
 
 fn observe(order_id: OrderId, event: OrderEvent) -> Intent {
-    Intent::Observe { order_id, correlation_id: "c-1".into(), event, answer: None }
+    Intent::Observe { order_id, correlation_id: "c-1".into(), said_at: now(), event, answer: None }
 }
 
 fn created(order_id: OrderId) -> Intent {

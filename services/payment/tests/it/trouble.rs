@@ -96,6 +96,23 @@ async fn an_authorization_nobody_answers_for_ends_with_an_operator_before_its_ke
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_order_older_than_the_gateways_memory_is_not_paid_by_a_database_that_never_heard_of_it() {
+    let settings = Settings { authorize_within: HumanDuration::from_millis(300), ..quick() };
+    let mut world = World::start_with(Backend::Sqlite, settings).await;
+    world.stop().await;
+    let order = created("pm_card_visa");
+    world.publish(&order).await;
+    // So old that the gateway may have forgotten what it did under the order's key.
+    tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+    world.resume().await;
+    world.state(order.order_id, State::AuthorizeUnknown).await;
+    world.publish(&confirmed(&order)).await;
+    world.all_acknowledged().await;
+    assert_eq!(world.intents(order.order_id).await.len(), 0);
+    assert_eq!(world.reads.needing_operator(10).await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_due_when_the_service_stopped_is_seen_to_when_it_is_back() {
     let mut world = World::start(Backend::Sqlite).await;
     let order = created("pm_card_visa");
