@@ -1,5 +1,7 @@
 //! `millrace topology`: shows and makes the difference between what is declared and what the broker has.
 
+mod rewind;
+
 use std::process::ExitCode;
 
 use millrace::topology::{self, Plan, TopologyError};
@@ -19,6 +21,8 @@ pub enum Command {
         #[arg(long)]
         allow_destructive: bool,
     },
+    /// Have consumers be given again what they were given since some time: after a database was restored from an older copy
+    Rewind(rewind::Args),
 }
 
 /// Something differs: for scripts, as `diff` and `terraform plan` do it.
@@ -43,6 +47,7 @@ pub async fn run(context: &Context, command: Command) -> CommandResult {
             }
             Ok(ExitCode::SUCCESS)
         }
+        Command::Rewind(args) => rewind::run(context, &connection, args).await,
     }
 }
 

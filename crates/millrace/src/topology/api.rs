@@ -92,6 +92,27 @@ impl<'a> Api<'a> {
         }
     }
 
+    /// The first sequence of a stream that was stored at `time` (RFC 3339) or later, and one past its last if there is
+    /// none: where a consumer would begin that was made to begin then.
+    pub(super) async fn sequence_at(&self, stream: &str, time: &str) -> Result<u64, TopologyError> {
+        let name = format!("sequence-at-{:016x}", fastrand::u64(..));
+        let config = json!({
+            "name": name, "ack_policy": "none", "deliver_policy": "by_start_time", "opt_start_time": time,
+            "mem_storage": true, "num_replicas": 1, "inactive_threshold": 10_000_000_000_i64,
+        });
+        let body = json!({"stream_name": stream, "config": config, "action": "create"});
+        let made = self.call(&format!("CONSUMER.CREATE.{stream}.{name}"), &body).await?;
+        // One that stays behind goes by itself.
+        let _ = self.call(&format!("CONSUMER.DELETE.{stream}.{name}"), &json!({})).await;
+        Ok(made["delivered"]["stream_seq"].as_u64().unwrap_or_default() + 1)
+    }
+
+    /// Makes `seq` the next sequence a consumer is given, and forgets what it was given before. Its configuration stays.
+    /// Returns the consumer's whole information.
+    pub(super) async fn reset_consumer(&self, stream: &str, durable: &str, seq: u64) -> Result<Value, TopologyError> {
+        self.call(&format!("CONSUMER.RESET.{stream}.{durable}"), &json!({"seq": seq})).await
+    }
+
     async fn call<T: serde::Serialize + ?Sized>(&self, request: &str, body: &T) -> Result<Value, TopologyError> {
         let denial = self.connection.denial(&format!("{API}.{request}"));
         let jetstream = self.connection.jetstream();

@@ -54,6 +54,24 @@ pub enum TopologyError {
         /// Such as `stream ORDERS`.
         what: String,
     },
+    /// Nothing of that name is declared, or nothing of that name is there.
+    #[error("there is no consumer {durable}; there are {}", known.join(", "))]
+    UnknownConsumer {
+        /// As it was asked for.
+        durable: String,
+        /// Those that are declared.
+        known: Vec<String>,
+    },
+    /// What was asked for came with a later server.
+    #[error("nats-server {version} cannot {what}; it needs {needs} or newer")]
+    ServerTooOld {
+        /// The version of the server.
+        version: String,
+        /// What was asked for.
+        what: &'static str,
+        /// The first version that can.
+        needs: &'static str,
+    },
     /// Differences that break the promise and cannot be removed in place. Nothing was changed.
     #[error("the topology cannot be applied, and nothing was changed:\n{}", list(.0))]
     Conflicts(Vec<Entry>),

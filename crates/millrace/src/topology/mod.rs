@@ -10,6 +10,7 @@
 //! | [`apply`] | an operator or a service that creates what is missing |
 //! | [`verify`] | anybody who must not run on a topology that breaks the promise |
 //! | [`ensure`] | a service's start: waits for NATS, applies if allowed to, verifies |
+//! | [`rewind`] | an operator whose service lost what it had handled: its database was restored from an older copy |
 //!
 //! Invariants: `plan` and `verify` change nothing; `apply` and `ensure` never delete a stream, a consumer, a bucket or
 //! a message, and several may run at once; settings the declaration does not know are left as they are.
@@ -21,6 +22,7 @@ mod dead_letters;
 mod ensure;
 mod error;
 mod plan;
+mod rewind;
 mod spec;
 mod subjects;
 
@@ -28,5 +30,6 @@ pub use apply::{Applied, apply, plan};
 pub use ensure::{ensure, verify};
 pub use error::TopologyError;
 pub use plan::{Change, Entry, Kind, Plan};
+pub use rewind::{Rewound, Since, rewind};
 pub use spec::{BucketSpec, ConsumerSpec, DeliverPolicy, Discard, SpecError, StreamSpec, Topology};
 pub(crate) use subjects::covers;

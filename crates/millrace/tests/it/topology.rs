@@ -1,10 +1,13 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{consumer, kv, stream};
+use futures::StreamExt;
+use millrace::connection::Connection;
 use millrace::topology::{
-    BucketSpec, Change, ConsumerSpec, DeliverPolicy, Entry, Plan, StreamSpec, Topology, TopologyError, apply, ensure,
-    plan, verify,
+    BucketSpec, Change, ConsumerSpec, DeliverPolicy, Entry, Plan, Since, StreamSpec, Topology, TopologyError, apply,
+    ensure, plan, rewind, verify,
 };
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{configured, connect, login, open, settings, stopped, within};
@@ -391,4 +394,59 @@ async fn without_jetstream_the_error_says_so() {
     let connection = connect(&server).await;
     let error = within(plan(&connection, &declared())).await.unwrap_err();
     assert!(matches!(error, TopologyError::NoJetStream { .. }), "{error}");
+}
+
+/// Publishes orders with these numbers.
+async fn order(connection: &Connection, numbers: std::ops::RangeInclusive<u32>) {
+    for number in numbers {
+        let published = connection.jetstream().publish("orders.created.v2", number.to_string().into()).await;
+        within(published.unwrap().into_future()).await.unwrap();
+    }
+}
+
+/// Takes and acknowledges so many messages of `payment-orders`, and gives their numbers.
+async fn take(connection: &Connection, count: usize) -> Vec<String> {
+    let found = connection.jetstream().get_consumer_from_stream("payment-orders", "ORDERS");
+    let consumer: consumer::PullConsumer = within(found).await.unwrap();
+    let mut messages = consumer.messages().await.unwrap().take(count);
+    let mut numbers = Vec::new();
+    while let Some(message) = within(messages.next()).await {
+        let message = message.unwrap();
+        within(message.double_ack()).await.unwrap();
+        numbers.push(String::from_utf8(message.payload.to_vec()).unwrap());
+    }
+    numbers
+}
+
+#[tokio::test]
+async fn a_consumer_that_is_set_back_is_given_again_what_came_since_and_is_as_declared() {
+    let server = testkit::nats().await;
+    let connection = connect(&server).await;
+    within(apply(&connection, &declared(), false)).await.unwrap();
+    order(&connection, 1..=4).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let since = Since::Time(OffsetDateTime::now_utc());
+    order(&connection, 5..=10).await;
+    assert_eq!(take(&connection, 8).await.len(), 8);
+
+    let rewound = within(rewind(&connection, &declared(), "payment-orders", since)).await.unwrap();
+    assert_eq!((rewound.next_seq, rewound.was_at_seq, rewound.messages), (5, 9, 6));
+    assert_eq!(take(&connection, 6).await, ["5", "6", "7", "8", "9", "10"]);
+    assert!(within(plan(&connection, &declared())).await.unwrap().is_unchanged());
+    let rewound = within(rewind(&connection, &declared(), "payment-orders", Since::Start)).await.unwrap();
+    assert_eq!((rewound.next_seq, rewound.was_at_seq, rewound.messages), (1, 11, 10));
+}
+
+#[tokio::test]
+async fn a_consumer_is_never_set_forward_and_one_that_is_not_declared_not_at_all() {
+    let server = testkit::nats().await;
+    let connection = connect(&server).await;
+    within(apply(&connection, &declared(), false)).await.unwrap();
+    order(&connection, 1..=3).await;
+    let future = Since::Time(OffsetDateTime::now_utc() + Duration::from_secs(3_600));
+    let rewound = within(rewind(&connection, &declared(), "payment-orders", future)).await.unwrap();
+    assert_eq!((rewound.next_seq, rewound.was_at_seq, rewound.messages), (1, 1, 3));
+    assert_eq!(take(&connection, 3).await, ["1", "2", "3"]);
+    let unknown = within(rewind(&connection, &declared(), "nobody", Since::Start)).await.unwrap_err();
+    assert!(matches!(&unknown, TopologyError::UnknownConsumer { known, .. } if known.len() == 3), "{unknown}");
 }
