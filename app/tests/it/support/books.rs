@@ -21,7 +21,8 @@ impl Books {
     /// that it happened exactly once. `opening` is the opening stock of each product.
     pub(crate) async fn close(installation: &Installation, accepted: &[Accepted], opening: &Value) -> Self {
         let balanced = || async { Self::read(installation).await?.balance(accepted, opening) };
-        eventually(PATIENCE, balanced, "the books to balance").await;
+        // A minute's orders may be waiting, and the whole fleet has to see to them.
+        eventually(PATIENCE * 4, balanced, "the books to balance").await;
         // Whatever is still under way must not change anything.
         installation.quiet().await;
         let books = Self::read(installation).await.unwrap();
@@ -48,6 +49,12 @@ impl Books {
         let counts =
             |order: &&Value| order["status"] == status && reason.is_none_or(|reason| order["reason"] == reason);
         self.orders.iter().filter(counts).count()
+    }
+
+    /// No mail came in more often than once.
+    pub(crate) fn each_mail_came_once(&self) {
+        let doubled: Vec<_> = self.mails.counts.iter().filter(|(_, count)| **count != 1).collect();
+        assert!(doubled.is_empty() && self.mails.dropped == 0, "{doubled:?}, {} not counted", self.mails.dropped);
     }
 
     /// An error says what has not happened yet; what can never become right panics.

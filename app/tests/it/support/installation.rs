@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::{Process, TestNats, eventually, wait_for_http};
 
-use super::{Backend, PATIENCE, Shop, cli};
+use super::{Backend, PATIENCE, Shop, Wire, cli};
 
 /// The services with a database, one process each.
 pub(crate) const SERVICES: [&str; 4] = ["order", "payment", "inventory", "notification"];
@@ -46,7 +46,7 @@ pub(crate) struct Installation {
     pub(crate) nats: TestNats,
     pub(crate) shop: Shop,
     environment: Vec<(String, String)>,
-    folder: TempDir,
+    pub(crate) folder: TempDir,
 }
 
 impl Installation {
@@ -81,20 +81,35 @@ impl Installation {
     /// Everything started, ready, and with `products` on sale.
     pub(crate) async fn running(database_url: Option<String>, settings: &[(&str, &str)], products: &Value) -> Self {
         let mut all = Self::new(database_url, settings).await;
-        all.import(products).await;
-        all.serve("simulators");
-        SERVICES.into_iter().for_each(|service| all.serve(service));
-        all.ready().await;
+        all.start(products).await;
         all
+    }
+
+    /// Starts everything that [`new`](Self::new) has only prepared.
+    pub(crate) async fn start(&mut self, products: &Value) {
+        self.import(products).await;
+        self.serve("simulators");
+        SERVICES.into_iter().for_each(|service| self.serve(service));
+        self.ready().await;
+    }
+
+    /// Puts a wire that can be cut in front of the server that this variable names, for what is started from now on.
+    pub(crate) async fn wire(&mut self, variable: &str) -> Wire {
+        let url = self.variable(variable).to_owned();
+        let (scheme, server) = url.split_once("://").unwrap();
+        let wire = Wire::to(server.parse().unwrap()).await;
+        self.environment.push((variable.to_owned(), format!("{scheme}://{}", wire.address())));
+        wire
+    }
+
+    /// The value that counts, which is the last one.
+    pub(crate) fn variable(&self, name: &str) -> &str {
+        &self.environment.iter().rev().find(|(known, _)| known == name).unwrap().1
     }
 
     /// As [`running`](Self::running), on an empty database of this kind.
     pub(crate) async fn on(backend: Backend, products: &Value) -> Self {
-        let url = match backend {
-            Backend::Sqlite => None,
-            Backend::Postgres => Some(testkit::fresh_database().await),
-        };
-        Self::running(url, &[], products).await
+        Self::running(backend.fresh().await, &[], products).await
     }
 
     /// Starts a process that runs this service.
@@ -168,6 +183,12 @@ impl Installation {
     /// What a process says about its readiness: the status and the text.
     pub(crate) async fn readiness(&self, name: &str) -> Result<(u16, String), String> {
         self.shop.fetch(&self.readiness_url(name)).await
+    }
+
+    /// `/health` of a process.
+    pub(crate) async fn health(&self, name: &str) -> Result<Value, String> {
+        let (_, text) = self.shop.fetch(&format!("http://127.0.0.1:{}/health", self.ops[name])).await?;
+        serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))
     }
 
     pub(crate) fn readiness_url(&self, name: &str) -> String {
@@ -276,12 +297,23 @@ impl Installation {
         if values.is_empty() { Err(format!("{name} shows no {metric}")) } else { Ok(values.iter().sum()) }
     }
 
+    /// What the broker knows of a consumer.
+    pub(crate) async fn consumer(&self, stream: &str, durable: &str) -> jetstream::consumer::Info {
+        let js = jetstream::new(self.nats.client().await);
+        let consumer: jetstream::consumer::PullConsumer = js.get_consumer_from_stream(durable, stream).await.unwrap();
+        consumer.cached_info().clone()
+    }
+
     /// Nothing became a dead letter, and no message ran out of deliveries.
     pub(crate) async fn no_dead_letters(&self) {
         let js = jetstream::new(self.nats.client().await);
         for stream in ["DEAD_LETTERS", "ADVISORIES"] {
-            let info = js.get_stream(stream).await.unwrap();
-            assert_eq!(info.cached_info().state.messages, 0, "messages in {stream}");
+            let stream = js.get_stream(stream).await.unwrap();
+            let (name, state) = (&stream.cached_info().config.name, &stream.cached_info().state);
+            if state.messages > 0 {
+                let last = stream.get_raw_message(state.last_sequence).await.unwrap();
+                panic!("{} messages in {name}, the last of them: {last:?}", state.messages);
+            }
         }
     }
 }

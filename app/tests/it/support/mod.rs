@@ -7,11 +7,13 @@ mod events;
 mod installation;
 mod shop;
 mod sql;
+mod wire;
 
 pub(crate) use books::Books;
 pub(crate) use installation::{Installation, SERVICES, free_port, sample};
-pub(crate) use shop::{Accepted, Shop, order};
+pub(crate) use shop::{Accepted, Shop, good_order, order};
 pub(crate) use sql::Sql;
+pub(crate) use wire::Wire;
 
 use std::time::Duration;
 
@@ -23,4 +25,14 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) enum Backend {
     Sqlite,
     Postgres,
+}
+
+impl Backend {
+    /// Where an [`Installation`] finds an empty database; `None` is a folder of its own.
+    pub(crate) async fn fresh(self) -> Option<String> {
+        match self {
+            Self::Sqlite => None,
+            Self::Postgres => Some(testkit::fresh_database().await),
+        }
+    }
 }

@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::{Response, StatusCode};
@@ -6,6 +7,7 @@ use serde_json::{Value, json};
 use simulators::gateway::ledger::Ledger;
 use simulators::mail::Counts;
 use testkit::eventually;
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::PATIENCE;
@@ -30,7 +32,7 @@ pub(crate) struct Accepted {
 impl Shop {
     pub(crate) fn new(http: &str, gateway: &str, mail: &str) -> Self {
         let url = |address: &str| format!("http://{address}");
-        let client = millrace::http_client::http_client(Duration::from_secs(10), Duration::from_secs(2)).unwrap();
+        let client = millrace::http_client::http_client(Duration::from_secs(45), Duration::from_secs(5)).unwrap();
         Self { http: client, api: url(http), gateway: url(gateway), mail: url(mail) }
     }
 
@@ -173,7 +175,31 @@ pub(crate) fn order(n: usize) -> Value {
     })
 }
 
+/// An order number `n` that nothing is wrong with.
+pub(crate) fn good_order(n: usize) -> Value {
+    json!({
+        "customer_id": format!("customer-{}", n % 5), "email": "someone@example.org",
+        "payment_method": "pm_card_visa", "items": [{ "product_id": "mug", "quantity": 1 + n % 3 }],
+    })
+}
+
 impl Shop {
+    /// Places good orders at a steady rate until it is over. Each is accepted at once, whatever is going on.
+    pub(crate) async fn sell_until(&self, over: &AtomicBool, every: Duration) -> Vec<Accepted> {
+        let mut placing = JoinSet::new();
+        let mut ticks = tokio::time::interval(every);
+        while !over.load(Ordering::Relaxed) {
+            ticks.tick().await;
+            let (shop, n) = (self.clone(), placing.len());
+            placing.spawn(async move {
+                let answer = shop.attempt(&good_order(n), &Uuid::now_v7().to_string()).await.unwrap();
+                assert_eq!(answer.status(), StatusCode::ACCEPTED, "{answer:?}");
+                Accepted::of(answer).await.unwrap()
+            });
+        }
+        placing.join_all().await
+    }
+
     /// Places order number `n` of the mix for certain; every tenth customer changes their mind at once.
     pub(crate) async fn place_number(&self, n: usize) -> Accepted {
         let accepted = self.place(&order(n)).await;

@@ -91,7 +91,16 @@ impl Proxy {
     /// # Errors
     /// When no port can be had.
     pub async fn start(upstream: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), upstream).await
+    }
+
+    /// As [`start`](Self::start), at an address of the caller's choice: one that was dropped refused connections there,
+    /// and this one takes them again.
+    ///
+    /// # Errors
+    /// When the address is taken.
+    pub async fn start_at(address: SocketAddr, upstream: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let (in_force, watching) = watch::channel(InForce { fault: Fault::Pass, number: 0, cuts: 0 });
         let end = CancellationToken::new();
