@@ -7,6 +7,7 @@ mod crash;
 mod crash_points;
 mod dead_letters;
 mod demo;
+mod docs;
 mod faults;
 mod foreign;
 mod outages;
