@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    catalog, dead_letters, demo, doctor, events, health, orders, payments, produce, reconcile, replay, serve, stock,
-    topology, up, verify,
+    catalog, dead_letters, demo, doctor, events, health, orders, payments, produce, reconcile, replay, schemas, serve,
+    stock, topology, up, verify,
 };
 
 /// Event-driven order processing on NATS JetStream.
@@ -63,6 +63,9 @@ pub enum Command {
     Reconcile(reconcile::Args),
     /// Rebuild a read model from the history on the streams, while it serves
     Replay(replay::Args),
+    /// The contracts between services: list, show, compare, export
+    #[command(subcommand)]
+    Schemas(schemas::Command),
     /// Streams, consumers and buckets: what is declared and what is there
     #[command(subcommand)]
     Topology(topology::Command),

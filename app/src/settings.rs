@@ -213,7 +213,7 @@ impl Settings {
     }
 
     /// `orders.created v1` and the like; what cannot be read is refused by `validate`.
-    fn retired(&self) -> Retired {
+    pub fn retired(&self) -> Retired {
         Retired(self.contracts.retired.iter().filter_map(|text| parse_retired(text)).collect())
     }
 }

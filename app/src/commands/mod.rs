@@ -12,6 +12,7 @@ pub mod payments;
 pub mod produce;
 pub mod reconcile;
 pub mod replay;
+pub mod schemas;
 pub mod serve;
 pub mod stock;
 pub mod topology;
@@ -61,6 +62,7 @@ pub async fn run(cli: Cli) -> CommandResult {
         Command::Payments(command) => payments::run(&context, command).await,
         Command::Reconcile(args) => reconcile::run(&context, args).await,
         Command::Replay(args) => replay::run(&context, args).await,
+        Command::Schemas(command) => schemas::run(&context, command),
         Command::Topology(command) => topology::run(&context, command).await,
         Command::Produce(args) => produce::run(&context, args).await,
         Command::Doctor(args) => doctor::run(&context, args).await,

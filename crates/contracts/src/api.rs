@@ -1,8 +1,9 @@
 //! Request/reply messages, on the NATS services framework.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Money, OrderId, ProductId, Timestamp};
+use crate::{Money, OrderId, ProductId, Timestamp, examples};
 
 /// Subjects of the endpoints.
 pub mod subjects {
@@ -24,18 +25,24 @@ pub mod subjects {
 }
 
 /// Asks about one order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "A question about one order", example = examples::order_query())]
 pub struct OrderQuery {
+    /// The order asked about.
     pub order_id: OrderId,
 }
 
 /// Where an order's payment stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "Answer of api.payment.process", example = examples::payment_status())]
 pub struct PaymentStatus {
+    /// The order that is paid for.
     pub order_id: OrderId,
-    /// `authorized`, `declined`, `captured`, `voided`, `refunded`, `capture_failed`, ...
+    /// Where the payment stands: `authorized`, `declined`, `captured`, `voided`, `refunded`, `capture_failed`, ...
     pub status: String,
+    /// The gateway's name for this payment.
     pub payment_id: Option<String>,
+    /// What is to be paid, or was.
     pub amount: Option<Money>,
     /// Why, where a step failed or was declined.
     pub detail: Option<String>,
@@ -112,33 +119,47 @@ pub struct PaymentRelease {
 }
 
 /// Asks for stock levels; no product means all.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "Question of api.inventory.stock", example = examples::stock_query())]
 pub struct StockQuery {
+    /// The product asked about; without one, all.
     #[serde(default)]
     pub product_id: Option<ProductId>,
 }
 
 /// Stock of one product: `available + reserved + committed` is what ever came in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "Answer of api.inventory.adjust", example = examples::stock_level())]
 pub struct StockLevel {
+    /// Which product.
     pub product_id: ProductId,
+    /// How many can be ordered.
     pub available: i64,
+    /// How many are held for orders that are not decided yet.
     pub reserved: i64,
+    /// How many left for good.
     pub committed: i64,
 }
 
 /// All stock that was asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "Answer of api.inventory.stock", example = examples::stock_levels())]
 pub struct StockLevels {
+    /// One entry for each product.
     pub levels: Vec<StockLevel>,
 }
 
 /// Adds to (or takes from) what is available. The id makes a repeated request count once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "Question of api.inventory.adjust", example = examples::stock_adjustment())]
 pub struct StockAdjustment {
+    /// The same in each repetition of this request.
     pub adjustment_id: uuid::Uuid,
+    /// Which product.
     pub product_id: ProductId,
+    /// How many are added; less than 0 takes away.
     pub delta: i64,
+    /// Why, for the record.
     pub reason: String,
 }
 

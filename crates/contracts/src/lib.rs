@@ -5,6 +5,8 @@
 
 pub mod api;
 pub mod catalog;
+pub mod documents;
+mod examples;
 pub mod ids;
 pub mod inventory;
 pub mod money;

@@ -89,6 +89,7 @@ pub struct Money {
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     #[schema(minimum = 0, maximum = 9_007_199_254_740_991_i64, example = 1999)]
     pub minor: i64,
+    /// The currency, which also says how many minor units make a major one.
     pub currency: Currency,
 }
 

@@ -5,20 +5,25 @@ use schemars::{JsonSchema, Schema, schema_for};
 use serde::{Deserialize, Serialize};
 
 use super::{Contact, Item, OrderCreated, PricedItem};
+use crate::examples;
 use crate::{Currency, CustomerId, Money, OrderId, Timestamp};
 
 /// An order was placed. Version 1: the amount is a decimal number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(title = "orders.created v1")]
+#[schemars(title = "orders.created v1", example = examples::order_created_v1(), example = examples::foreign_order())]
 pub struct OrderCreatedV1 {
+    /// The order, named by whoever published it.
     pub order_id: OrderId,
+    /// Who ordered.
     pub customer_id: CustomerId,
-    /// In major units: 19.99.
+    /// What the customer pays for all items together, in major units: 19.99.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub amount: f64,
+    /// The currency of the amount.
     pub currency: Currency,
+    /// When the order was placed.
     pub timestamp: Timestamp,
-    /// Producers in the wild leave this out; then nothing is reserved.
+    /// What was ordered. Producers in the wild leave this out; then nothing is reserved.
     #[serde(default)]
     pub items: Vec<Item>,
     /// Always `v1`; producers in the wild leave it out.
