@@ -14,6 +14,7 @@ mod outages;
 mod reconcile;
 mod replay;
 mod restore;
+mod schemas;
 mod support;
 mod verify;
 mod verify_target;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use contracts::documents;
 use serde_json::{Map, Value, json};
 
-use super::Export;
+use super::{Export, asyncapi};
 use crate::commands::Context;
 use crate::failure::{CommandResult, Failure};
 use crate::output;
@@ -14,6 +14,14 @@ use crate::output;
 pub fn run(context: &Context, args: &Export) -> CommandResult {
     match &args.to {
         Some(folder) => write_files(context, folder),
+        None if args.openapi => {
+            output::line(order::api::OPENAPI.trim_end());
+            Ok(ExitCode::SUCCESS)
+        }
+        None if args.asyncapi => {
+            output::json(&asyncapi::document());
+            Ok(ExitCode::SUCCESS)
+        }
         None => {
             let all: Map<String, Value> = documents::all().into_iter().map(|d| (d.file_name(), d.schema)).collect();
             output::json(&all);

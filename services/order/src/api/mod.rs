@@ -13,7 +13,7 @@ mod request;
 mod stream;
 pub mod view;
 
-pub use openapi::openapi;
+pub use openapi::{OPENAPI, openapi};
 pub use request::PlaceOrder;
 
 use std::sync::Arc;

@@ -26,6 +26,9 @@ use super::{cancel, catalog, list, place, read, stream};
         version = "1.0.0",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
+    servers((url = "/", description = "The order service: the setting http.listen says where")),
+    // Whoever reaches the port may order: who that is, is decided in front of this.
+    security(()),
     tags(
         (name = "orders", description = "Orders and what happens to them"),
         (name = "catalog", description = "What can be ordered"),
@@ -101,7 +104,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 /// The committed copy.
-const COMMITTED: &str = include_str!("../../../../docs/openapi.json");
+pub const OPENAPI: &str = include_str!("../../../../docs/openapi.json");
 
 /// Get this document
 #[utoipa::path(
@@ -111,5 +114,5 @@ const COMMITTED: &str = include_str!("../../../../docs/openapi.json");
     responses((status = 200, description = "OpenAPI 3.1", body = Object))
 )]
 pub(crate) async fn document() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], COMMITTED)
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
 }
