@@ -2,6 +2,7 @@
 import { readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import parsers from '@asyncapi/parser'
+import { Ajv } from 'ajv'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
 
@@ -20,9 +21,30 @@ else console.log(`docs/asyncapi.json: AsyncAPI ${document.version()}, ${document
   `${document.operations().length} operations, ${document.messages().length} messages`)
 
 // Numbers of bits and the like are formats of OpenAPI, which JSON Schema lets everybody define.
-const ajv = new Ajv2020({ strict: true, strictTypes: false, strictRequired: false, allErrors: true })
-addFormats(ajv)
-for (const bits of ['int32', 'int64', 'uint32', 'uint64']) ajv.addFormat(bits, true)
+const withFormats = ajv => {
+  addFormats(ajv)
+  for (const bits of ['int32', 'int64', 'uint32', 'uint64']) ajv.addFormat(bits, true)
+  return ajv
+}
+
+// The parser leaves the examples alone. Schemas of AsyncAPI are those of draft 7; the parser marks them with extensions.
+const draft7 = withFormats(new Ajv({ strict: false, allErrors: true }))
+let told = 0
+for (const message of document?.messages() ?? []) {
+  for (const example of message.examples()) {
+    for (const [part, schema, value] of [
+      ['payload', message.payload(), example.payload()], ['headers', message.headers(), example.headers()],
+    ]) {
+      if (!schema || value === undefined) continue
+      told += 1
+      const valid = draft7.compile(schema.json())
+      if (!valid(value)) complain(`docs/asyncapi.json: ${part} of an example of ${message.id()}: ${draft7.errorsText(valid.errors)}`)
+    }
+  }
+}
+console.log(`docs/asyncapi.json: ${told} examples of payloads and headers`)
+
+const ajv = withFormats(new Ajv2020({ strict: true, strictTypes: false, strictRequired: false, allErrors: true }))
 const files = readdirSync(join(root, 'schemas')).filter(name => name.endsWith('.json'))
 let examples = 0
 for (const name of files) {

@@ -83,7 +83,7 @@ pub fn compare(old: &Value, new: &Value, names: Names) -> Vec<Difference> {
     for edit in edits(old, new) {
         if edit.unknown {
             differences.push(Difference { path: edit.path, verdict: Verdict::Breaking, why: edit.said });
-        } else if !sides.keys().any(|path| path.starts_with(&edit.path) || edit.path.starts_with(path.as_str())) {
+        } else if !sides.keys().any(|path| is_in(path, &edit.path) || is_in(&edit.path, path)) {
             differences.push(Difference { path: edit.path, verdict: harmless, why: edit.said });
         }
     }
@@ -99,6 +99,11 @@ pub fn compare(old: &Value, new: &Value, names: Names) -> Vec<Difference> {
     }
     differences.sort_by(|a, b| (&a.path, &a.why).cmp(&(&b.path, &b.why)));
     differences
+}
+
+/// Whether a place is another one or within it.
+fn is_in(path: &str, outer: &str) -> bool {
+    path.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn reason(what: &What, data: &str, readers: &str) -> String {

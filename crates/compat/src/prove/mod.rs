@@ -47,8 +47,9 @@ pub(crate) fn gaps(allowed: &Value, wanted: &Value, names: Names) -> Gaps {
     gaps
 }
 
-/// Enough for any contract that people can read; a bound for those that were made to be hard.
+/// Enough for any contract that people can read; bounds for those that were made to be hard.
 const STEPS: u32 = 200_000;
+const NESTED: usize = 200;
 
 struct Prover {
     names: Names,
@@ -63,7 +64,7 @@ impl Prover {
     /// Adds to `gaps` whatever keeps the facts from implying `wanted`.
     fn within(&self, facts: &Facts<'_>, wanted: Node<'_>, path: &str, gaps: &mut Gaps) {
         self.steps.set(self.steps.get() + 1);
-        if self.steps.get() > STEPS {
+        if self.steps.get() > STEPS || self.under_way.borrow().len() > NESTED {
             return unjudged(gaps, path, "it is too entangled");
         }
         if facts.impossible {
