@@ -44,13 +44,22 @@ pub fn all_schemas() -> Vec<Schema> {
     .concat()
 }
 
-/// Declares an event contract with one version, about one order.
+/// Declares an event contract about one order: its newest version, and those before it, which are
+/// [`Older`](millrace::event::Older) types.
 macro_rules! order_event {
     ($type:ty, $name:literal) => {
+        order_event!(@ $type, $name, 1, $name);
+    };
+    ($type:ty, $name:literal, version $version:literal, older $($older:ty),+) => {
+        order_event!(@ $type, $name, $version, concat!($name, ".v", $version), $($older),+);
+    };
+    (@ $type:ty, $name:literal, $version:literal, $subject:expr $(, $older:ty)*) => {
         impl millrace::event::Event for $type {
             const TYPE: &'static str = $name;
-            const VERSION: u32 = 1;
-            const SUBJECT: &'static str = $name;
+            const VERSION: u32 = $version;
+            const SUBJECT: &'static str = $subject;
+            const OLDER: &'static [millrace::event::OlderVersion<Self>] =
+                &[$(millrace::event::OlderVersion::of::<$older>()),*];
 
             fn key(&self) -> String {
                 self.order_id.to_string()

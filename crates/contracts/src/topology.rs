@@ -5,6 +5,7 @@ use std::time::Duration;
 use millrace::dead_letter;
 use millrace::dead_letters::advisories;
 use millrace::event::Event;
+use millrace::retirement;
 use millrace::topology::{BucketSpec, ConsumerSpec, StreamSpec, Topology};
 
 use crate::orders::{OrderCancelled, OrderConfirmed, OrderCreated};
@@ -53,6 +54,8 @@ pub mod durables {
     pub const ORDER_NOTIFICATIONS: &str = "order-notifications";
     /// Takes `orders.created` v1 from publishers that are not ours.
     pub const ORDER_FOREIGN: &str = "order-foreign";
+    /// Those that read an older version only to take in what others publish: they need no copies of our own events.
+    pub const INTAKES: &[&str] = &[ORDER_FOREIGN];
 }
 
 /// Everything Millrace needs at the broker.
@@ -143,6 +146,7 @@ pub fn topology(settings: &TopologySettings) -> Topology {
         ],
         buckets: vec![
             BucketSpec::new(catalog::BUCKET).description("Products, prices, opening stock").replicas(settings.replicas),
+            retirement::bucket().replicas(settings.replicas),
         ],
     }
     .with_dead_letters()

@@ -20,6 +20,7 @@ use crate::dead_letters::advisories;
 use crate::event::Retired;
 use crate::health::Health;
 use crate::outbox::{Relay, RelaySettings};
+use crate::retirement;
 use crate::store::{
     Database, DatabaseSettings, DatabaseUrl, Migration, Model, PostgresModel, SqliteModel, StoreError, Writer,
     WriterSettings,
@@ -36,7 +37,7 @@ pub struct KitSettings {
     pub consumer: ConsumerSettings,
     /// Whether a service creates what is missing at the broker.
     pub topology_auto_apply: bool,
-    /// Event versions that are no longer published.
+    /// Event versions that are no longer published, besides those that are [retired](crate::retirement) at the broker.
     pub retired: Retired,
 }
 
@@ -125,12 +126,13 @@ impl<M: SqliteModel + PostgresModel> Kit<M> {
                 .await
                 .map_err(failed)?;
         component.ready();
+        let retired = watch::Sender::new(parts.settings.retired.clone());
         let (relay, sender) = Relay::new(parts.connection.clone(), database.clone(), parts.settings.relay.clone());
         let (writer, writer_task) = Writer::start(
             &database,
             model,
             &format!("{}{service}", crate::consumer::OWN_SOURCE_PREFIX),
-            parts.settings.retired.clone(),
+            retired.subscribe(),
             parts.settings.writer.clone(),
             sender,
         )
@@ -140,6 +142,7 @@ impl<M: SqliteModel + PostgresModel> Kit<M> {
         let relay_stop = relay_stop.drop_guard();
         tokio::spawn(watch_database(database.clone(), component, parts.shutdown.clone()));
         let topology = ensure_in_background(&parts);
+        follow_retirement(&parts, retired, topology.clone());
         Ok(Self {
             parts,
             database,
@@ -336,6 +339,25 @@ fn ensure_in_background(parts: &KitParts) -> watch::Receiver<Option<Result<(), T
         parts.shutdown.cancelled().await;
     });
     receiver
+}
+
+/// Starts when the topology stands, and with it the bucket.
+fn follow_retirement(
+    parts: &KitParts,
+    now: watch::Sender<Retired>,
+    mut topology: watch::Receiver<Option<Result<(), TopologyError>>>,
+) {
+    if !parts.topology.buckets.iter().any(|bucket| bucket.name == retirement::BUCKET) {
+        return;
+    }
+    let KitParts { connection, service, settings, shutdown, .. } = parts.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            stands = topology.wait_for(|state| matches!(state, Some(Ok(())))) => if stands.is_err() { return },
+            () = shutdown.cancelled() => return,
+        }
+        retirement::follow(connection, service, settings.retired, now, shutdown).await;
+    });
 }
 
 async fn watch_database(database: Database, component: crate::health::Component, stop: CancellationToken) {

@@ -1,7 +1,7 @@
 //! Version 1 of `orders.created`: what consumers that were there before Millrace read, and what foreign producers send.
 
-use millrace::event::DecodeError;
-use schemars::{JsonSchema, Schema, schema_for};
+use millrace::event::{Older, Unconvertible};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Contact, Item, OrderCreated, PricedItem};
@@ -36,56 +36,106 @@ fn v1() -> String {
     "v1".into()
 }
 
-pub(super) fn schema() -> Schema {
-    schema_for!(OrderCreatedV1)
+impl Older<OrderCreated> for OrderCreatedV1 {
+    const VERSION: u32 = 1;
+    const SUBJECT: &'static str = "orders.created";
+    const LOSES: &'static [&'static str] =
+        &["/contact/email", "/contact/phone", "/items/*/unit_price_minor", "/payment_method"];
+
+    fn up(self) -> Result<OrderCreated, Unconvertible> {
+        if self.version != "v1" {
+            let reason = format!("it says {:?} on the subject of v1", self.version);
+            return Err(Unconvertible::new("/version", reason));
+        }
+        let total =
+            Money::from_decimal(self.amount, self.currency).map_err(|error| Unconvertible::new("/amount", error))?;
+        if total.minor == 0 {
+            return Err(Unconvertible::new("/amount", "it must be more than 0"));
+        }
+        let priced =
+            |item: Item| PricedItem { product_id: item.product_id, quantity: item.quantity, unit_price_minor: None };
+        Ok(OrderCreated {
+            order_id: self.order_id,
+            customer_id: self.customer_id,
+            total,
+            items: self.items.into_iter().map(priced).collect(),
+            payment_method: None,
+            contact: Contact::default(),
+            created_at: self.timestamp,
+        })
+    }
+
+    fn down(order: &OrderCreated) -> Self {
+        let plain = |item: &PricedItem| Item { product_id: item.product_id.clone(), quantity: item.quantity };
+        Self {
+            order_id: order.order_id,
+            customer_id: order.customer_id.clone(),
+            amount: order.total.to_decimal(),
+            currency: order.total.currency,
+            timestamp: order.created_at,
+            items: order.items.iter().map(plain).collect(),
+            version: v1(),
+        }
+    }
 }
 
-/// Version 1 has neither unit prices nor contact nor payment method: they are absent afterwards.
-pub(super) fn decode(body: &[u8]) -> Result<OrderCreated, DecodeError> {
-    const NAME: &str = "orders.created v1";
-    let v1: OrderCreatedV1 = serde_json::from_slice(body).map_err(|e| DecodeError::body(NAME, e))?;
-    if v1.version != "v1" {
-        return Err(DecodeError::Schema {
-            event: NAME.into(),
-            path: "/version".into(),
-            reason: format!("it says {:?} on the subject of v1", v1.version),
-        });
-    }
-    let total = Money::from_decimal(v1.amount, v1.currency).map_err(|e| DecodeError::Schema {
-        event: NAME.into(),
-        path: "/amount".into(),
-        reason: e.to_string(),
-    })?;
-    if total.minor == 0 {
-        return Err(DecodeError::Schema {
-            event: NAME.into(),
-            path: "/amount".into(),
-            reason: "it must be more than 0".into(),
-        });
-    }
-    let priced =
-        |item: Item| PricedItem { product_id: item.product_id, quantity: item.quantity, unit_price_minor: None };
-    Ok(OrderCreated {
-        order_id: v1.order_id,
-        customer_id: v1.customer_id,
-        total,
-        items: v1.items.into_iter().map(priced).collect(),
-        payment_method: None,
-        contact: Contact::default(),
-        created_at: v1.timestamp,
-    })
-}
+#[cfg(test)]
+mod tests {
+    use millrace::event::{DecodeError, Event, faults_of_versions};
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
 
-/// Drops unit prices, contact and payment method, which version 1 does not have.
-pub(super) fn encode(order: &OrderCreated) -> Result<Vec<u8>, serde_json::Error> {
-    let plain = |item: &PricedItem| Item { product_id: item.product_id.clone(), quantity: item.quantity };
-    serde_json::to_vec(&OrderCreatedV1 {
-        order_id: order.order_id,
-        customer_id: order.customer_id.clone(),
-        amount: order.total.to_decimal(),
-        currency: order.total.currency,
-        timestamp: order.created_at,
-        items: order.items.iter().map(plain).collect(),
-        version: v1(),
-    })
+    use super::*;
+
+    /// With a value in every field that may have one.
+    fn full(minor: i64, quantities: &[u32]) -> OrderCreated {
+        let item = |(n, quantity): (usize, &u32)| json!({ "product_id": format!("mug-{n}"), "quantity": quantity, "unit_price_minor": minor });
+        serde_json::from_value(json!({
+            "order_id": "01a1fc36-7afe-751a-b49e-55bc81fdd682", "customer_id": "ada",
+            "total": { "minor": minor, "currency": "EUR" }, "items": quantities.iter().enumerate().map(item).collect::<Vec<_>>(),
+            "payment_method": "pm_card_visa", "contact": { "email": "ada@example.org", "phone": "+4915112345678" },
+            "created_at": "2026-01-02T03:04:05.678Z",
+        }))
+        .unwrap()
+    }
+
+    proptest! {
+        // Each compiles the schemas anew.
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn v1_loses_what_it_says_and_nothing_else(minor in 1..99_999_999_999_i64, quantities in prop::collection::vec(1..10_000_u32, 1..5)) {
+            prop_assert_eq!(faults_of_versions(&[full(minor, &quantities)]), Vec::<String>::new());
+        }
+    }
+
+    fn read_v1(change: &dyn Fn(&mut Value)) -> Result<OrderCreated, DecodeError> {
+        let mut body = json!({
+            "order_id": "01a1fc36-7afe-751a-b49e-55bc81fdd682", "customer_id": "ada", "amount": 19.99, "currency": "EUR",
+            "timestamp": "2026-01-02T03:04:05Z",
+        });
+        change(&mut body);
+        (OrderCreated::OLDER[0].decode)(body.to_string().as_bytes())
+    }
+
+    #[test]
+    fn what_v1_has_not_is_absent_and_never_invented() {
+        let order = read_v1(&|_| {}).unwrap();
+        assert_eq!((order.total.minor, order.items.len(), order.payment_method), (1_999, 0, None));
+        assert_eq!(order.contact, Contact::default());
+    }
+
+    #[test]
+    fn a_v1_that_cannot_be_read_says_where() {
+        let path = |field: &str, value: Value| match read_v1(&|body| body[field] = value.clone()) {
+            Err(DecodeError::Schema { event, path, .. }) if event == "orders.created v1" => path,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(path("amount", json!(19.999)), "/amount");
+        assert_eq!(path("amount", json!(0)), "/amount");
+        assert_eq!(path("amount", json!("19.99")), "/amount");
+        assert_eq!(path("currency", json!("XXX")), "/currency");
+        assert_eq!(path("version", json!("v2")), "/version");
+        assert_eq!(path("items", json!([{ "product_id": "mug", "quantity": -1 }])), "/items/0/quantity");
+    }
 }

@@ -4,7 +4,6 @@ mod created_v1;
 
 pub use created_v1::OrderCreatedV1;
 
-use millrace::event::{Event, OlderVersion};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -72,22 +71,7 @@ pub struct OrderCreated {
     pub created_at: Timestamp,
 }
 
-impl Event for OrderCreated {
-    const TYPE: &'static str = "orders.created";
-    const VERSION: u32 = 2;
-    const SUBJECT: &'static str = "orders.created.v2";
-    const OLDER: &'static [OlderVersion<Self>] = &[OlderVersion {
-        version: 1,
-        subject: "orders.created",
-        decode: created_v1::decode,
-        encode: created_v1::encode,
-        schema: created_v1::schema,
-    }];
-
-    fn key(&self) -> String {
-        self.order_id.to_string()
-    }
-}
+order_event!(OrderCreated, "orders.created", version 2, older OrderCreatedV1);
 
 /// Payment was authorized and stock was held: the order stands. Final.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

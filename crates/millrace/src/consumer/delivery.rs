@@ -20,6 +20,7 @@ use crate::dead_letter::{self, DeadLetter, Death, Original, Reason};
 use crate::dead_letters::audit::{self, Ending};
 use crate::dead_letters::replays::{self, ReplayOf};
 use crate::{crash, sabotage};
+use crate::event::DecodeError;
 
 /// What the workers of one consumer share.
 pub(super) struct Shared {
@@ -113,7 +114,11 @@ impl Shared {
             }
             Outcome::Failed(Failure::Transient(causes)) => (Reason::AttemptsExhausted, causes.into_vec()),
             Outcome::Failed(Failure::Permanent(causes)) => (Reason::Permanent, causes.into_vec()),
-            Outcome::Undecodable(reason) => {
+            Outcome::OtherRelease(reason) if facts.delivered < self.settings.max_attempts => {
+                self.delay(&message, &facts, &reason).await;
+                return self.count("retried");
+            }
+            Outcome::Undecodable(reason) | Outcome::OtherRelease(reason) => {
                 metrics::counter!("millrace_decode_errors_total", "consumer" => durable).increment(1);
                 (Reason::Undecodable, vec![reason])
             }
@@ -150,6 +155,7 @@ impl Shared {
         };
         let call = match std::panic::catch_unwind(AssertUnwindSafe(|| self.router.decode(&raw))) {
             Ok(Ok(call)) => call,
+            Ok(Err(reason @ DecodeError::UnknownVersion { .. })) => return Outcome::OtherRelease(reason.to_string()),
             Ok(Err(reason)) => return Outcome::Undecodable(reason.to_string()),
             Err(panic) => {
                 error!(consumer = self.router.durable(), stream_seq = facts.stream_seq, "decoding panicked");
@@ -243,6 +249,8 @@ enum Outcome {
     Done,
     Failed(Failure),
     Undecodable(String),
+    /// During a rolling upgrade an instance of the other release can read it, so it is given back a few times.
+    OtherRelease(String),
 }
 
 impl ConsumerSettings {

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::Failure;
 use crate::dead_letters::replays;
 use crate::event::{
-    DecodeError, Event, Meta, Origin, Received, Validator, decode_headers, message_name, validator_for,
+    DecodeError, Event, Meta, Origin, Received, Validator, decode_headers, message_name, read, validator_for,
 };
 use crate::history::Recorded;
 
@@ -63,22 +63,28 @@ impl Router {
         self.routes.keys().copied()
     }
 
-    /// Handles the newest version of `E`.
-    pub fn on<E, H, F>(self, handler: H) -> Self
+    /// Handles `E` in whatever declared version it comes, converted to the newest. Which of them come is for the
+    /// consumer's filter to say; while it has several, as during a change, the inbox sees to it that each event has its
+    /// effect once.
+    pub fn on<E, H, F>(mut self, handler: H) -> Self
     where
         E: Event,
         H: Fn(Received<E>) -> F + Send + Sync + 'static,
         F: Future<Output = Result<(), Failure>> + Send + 'static,
     {
-        self.route(
-            E::SUBJECT,
-            E::VERSION,
-            |body| serde_json::from_slice(body).map_err(|e| DecodeError::body(E::TYPE, e)),
-            handler,
-        )
+        let handler = Arc::new(handler);
+        for older in E::OLDER {
+            // One that was given a handler of its own keeps it.
+            if !self.routes.contains_key(older.subject) {
+                let handler = handler.clone();
+                self = self.route(older.subject, older.version, older.decode, move |event| handler(event));
+            }
+        }
+        let name = format!("{} v{}", E::TYPE, E::VERSION);
+        self.route(E::SUBJECT, E::VERSION, move |body| read(&name, body), move |event| handler(event))
     }
 
-    /// Handles an older version of `E`, converted to the newest. Does nothing for a version `E` does not declare.
+    /// Handles one older version of `E`, converted to the newest. Does nothing for a version `E` does not declare.
     pub fn on_version<E, H, F>(self, version: u32, handler: H) -> Self
     where
         E: Event,
@@ -132,11 +138,24 @@ impl Router {
         })
     }
 
+    /// A subject nobody handles: another version of an event that is handled, or something else altogether.
+    fn unknown(&self, subject: &str) -> DecodeError {
+        let of_event = |event: &str| match subject.strip_prefix(event)? {
+            "" => Some(1),
+            rest => rest.strip_prefix(".v")?.parse::<u32>().ok(),
+        };
+        let found = self.routes.values().find_map(|route| Some((route.event_type, of_event(route.event_type)?)));
+        let Some((event, version)) = found else { return DecodeError::UnknownSubject { subject: subject.to_owned() } };
+        let mut known: Vec<u32> =
+            self.routes.values().filter(|route| route.event_type == event).map(|route| route.version).collect();
+        known.sort_unstable();
+        DecodeError::UnknownVersion { event: event.to_owned(), version, known }
+    }
+
     pub(crate) fn decode(&self, raw: &RawMessage<'_>) -> Result<Call, DecodeError> {
         // A replay is handled as what it is a replay of.
         let subject = replays::original(&self.durable, raw.subject).unwrap_or(raw.subject);
-        let route =
-            self.routes.get(subject).ok_or_else(|| DecodeError::UnknownSubject { subject: subject.to_owned() })?;
+        let route = self.routes.get(subject).ok_or_else(|| self.unknown(subject))?;
         let origin = Origin {
             subject,
             event_type: route.event_type,

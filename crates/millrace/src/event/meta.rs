@@ -59,10 +59,15 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// What the inbox remembers. CloudEvents makes only `source` + `id` unique, so ids of foreign publishers are told
-    /// apart by source; ours are unique by themselves and stay readable.
+    /// What the inbox remembers: the business event's id, the same in every version, so that a consumer that sees
+    /// several versions acts once. CloudEvents makes only `source` + `id` unique, so ids of foreign publishers are told
+    /// apart by source, unless they are UUIDs: those are unique by themselves, and whoever passes the event on in another
+    /// version keeps them.
     pub fn inbox_id(&self) -> String {
-        if self.foreign { format!("{}#{}", self.source, self.id) } else { self.id.to_string() }
+        if self.foreign && Uuid::parse_str(self.id.as_str()).is_err() {
+            return format!("{}#{}", self.source, self.id);
+        }
+        self.id.to_string()
     }
 
     /// The cause to hand to whatever this event makes happen.

@@ -1,16 +1,24 @@
 //! Events: typed, versioned, and carried as CloudEvents 1.0 in binary mode on NATS.
 //!
 //! An [`Event`] type is the newest version of a contract. Older versions are declared beside it as pure conversions
-//! ([`OlderVersion`]), so a handler only ever sees the newest, whatever travelled.
+//! ([`Older`]), so a handler only ever sees the newest, whatever travelled.
 
 pub(crate) mod attribute;
+mod faults;
 mod headers;
 mod meta;
+mod older;
+mod read;
+mod retired;
 mod validate;
 
+pub use faults::faults_of_versions;
 pub(crate) use headers::message_name;
 pub use headers::{HeaderPairs, Origin, decode_headers, encode_headers, message_id};
 pub use meta::{Cause, EventId, Meta};
+pub use older::{Older, OlderVersion, Unconvertible};
+pub(crate) use read::read;
+pub use retired::{Retired, RetiredNow};
 pub use validate::{Schema, Validator, validator_for};
 
 use std::fmt;
@@ -39,18 +47,6 @@ pub trait Event: Serialize + DeserializeOwned + JsonSchema + Clone + fmt::Debug 
     fn key(&self) -> String;
 }
 
-/// A version of an event before the newest, with the pure conversions between the two.
-pub struct OlderVersion<E> {
-    pub version: u32,
-    pub subject: &'static str,
-    /// From the body as it travelled to the newest type ("upcast").
-    pub decode: fn(&[u8]) -> Result<E, DecodeError>,
-    /// From the newest type to this version's body ("downcast"). What it drops is said where it is written.
-    pub encode: fn(&E) -> Result<Vec<u8>, serde_json::Error>,
-    /// This version's JSON Schema.
-    pub schema: fn() -> schemars::Schema,
-}
-
 /// Why a message is not the event its subject says. Trying again cannot help: such a message becomes a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -62,6 +58,13 @@ pub enum DecodeError {
     Header { name: String, reason: String },
     #[error("no handler knows the subject {subject}")]
     UnknownSubject { subject: String },
+    /// As during a rolling upgrade: another instance may know it.
+    #[error("{event} v{version} is a version this release does not know; it knows {}", list(.known))]
+    UnknownVersion { event: String, version: u32, known: Vec<u32> },
+}
+
+fn list(versions: &[u32]) -> String {
+    versions.iter().map(|version| format!("v{version}")).collect::<Vec<_>>().join(", ")
 }
 
 impl DecodeError {
@@ -97,16 +100,6 @@ pub struct Encoded {
     pub key: String,
     pub newest: bool,
     pub body: Vec<u8>,
-}
-
-/// Which older versions are published beside the newest. A version nobody reads any more is retired here, not in code.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Retired(pub Vec<(String, u32)>);
-
-impl Retired {
-    pub fn contains(&self, event_type: &str, version: u32) -> bool {
-        self.0.iter().any(|(t, v)| t == event_type && *v == version)
-    }
 }
 
 /// Every version of `event` that is to be published, newest first, all under one business event id.

@@ -13,7 +13,7 @@ use tracing::{debug, error, warn};
 use super::session::{Prune, Session, SessionError};
 use super::writer::{Committed, Submission, WriterSettings};
 use super::{Model, Outbound, StoreError};
-use crate::event::Retired;
+use crate::event::RetiredNow;
 use crate::inbox::Mark;
 use crate::outbox::{Confirmation, RelaySender, Row};
 use crate::{crash, sabotage};
@@ -50,7 +50,7 @@ pub(super) struct Core<M> {
     pub(super) service: String,
     pub(super) model: M,
     pub(super) source: String,
-    pub(super) retired: Retired,
+    pub(super) retired: RetiredNow,
     pub(super) settings: WriterSettings,
     pub(super) relay: RelaySender,
     /// A transaction that takes longer hangs on a dead connection.
@@ -273,7 +273,7 @@ impl<M: Model, S: Session<M>> Committer<M, S> {
         let intents: Vec<&M::Intent> =
             waiting.iter().filter(|one| fresh(&seen, one)).map(|one| &one.submission.intent).collect();
 
-        let mut out = Outbound::new(&core.source, &core.retired, now);
+        let mut out = Outbound::new(&core.source, core.retired.get(), now);
         let mut outcomes = Vec::with_capacity(waiting.len());
         let mut new_marks = Vec::new();
         if intents.is_empty() {

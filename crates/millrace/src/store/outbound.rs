@@ -15,15 +15,8 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    pub(super) fn new(source: &str, retired: &Retired, now: OffsetDateTime) -> Self {
-        Self {
-            source: source.to_owned(),
-            retired: retired.clone(),
-            cause: Cause::default(),
-            now,
-            rows: Vec::new(),
-            unwritable: None,
-        }
+    pub(super) fn new(source: &str, retired: Retired, now: OffsetDateTime) -> Self {
+        Self { source: source.to_owned(), retired, cause: Cause::default(), now, rows: Vec::new(), unwritable: None }
     }
 
     pub(super) fn because_of(&mut self, cause: &Cause) {

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::commit::{self, Confirming, Core, Inbox, Waiting};
 use super::{Database, Model, Pool, PostgresModel, SqliteModel, StoreError};
-use crate::event::{Cause, Retired};
+use crate::event::{Cause, RetiredNow};
 use crate::inbox::Mark;
 use crate::outbox::{Confirmation, RelaySender};
 
@@ -137,13 +137,14 @@ impl<M: Model> Writer<M> {
 }
 
 impl<M: SqliteModel + PostgresModel> Writer<M> {
-    /// Starts the writer on `database`. `source` is the CloudEvents source of everything it publishes. The returned
+    /// Starts the writer on `database`. `source` is the CloudEvents source of everything it publishes. Each transaction
+    /// publishes the versions that are not `retired` when it begins. The returned
     /// handle ends when every `Writer` is dropped, or one is [closed](Self::close), and the rest is committed.
     pub fn start(
         database: &Database,
         model: M,
         source: &str,
-        retired: Retired,
+        retired: impl Into<RetiredNow>,
         settings: WriterSettings,
         relay: RelaySender,
     ) -> Result<(Self, tokio::task::JoinHandle<()>), StoreError> {
@@ -157,7 +158,7 @@ impl<M: SqliteModel + PostgresModel> Writer<M> {
             service: database.service().to_owned(),
             model,
             source: source.to_owned(),
-            retired,
+            retired: retired.into(),
             settings,
             relay,
             transaction_limit: database.statement_limit() * 2,

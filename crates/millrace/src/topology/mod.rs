@@ -32,4 +32,4 @@ pub use error::TopologyError;
 pub use plan::{Change, Entry, Kind, Plan};
 pub use rewind::{Rewound, Since, rewind};
 pub use spec::{BucketSpec, ConsumerSpec, DeliverPolicy, Discard, SpecError, StreamSpec, Topology};
-pub(crate) use subjects::covers;
+pub(crate) use subjects::{covers, overlap};

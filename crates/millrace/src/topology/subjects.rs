@@ -17,7 +17,7 @@ pub(crate) fn covers(outer: &str, inner: &str) -> bool {
 }
 
 /// Whether some subject is matched by both.
-pub(super) fn overlap(a: &str, b: &str) -> bool {
+pub(crate) fn overlap(a: &str, b: &str) -> bool {
     let mut a = a.split('.');
     let mut b = b.split('.');
     loop {

@@ -281,6 +281,11 @@ impl PostgresModel for Counters {
 
 /// An intent that no event caused.
 pub(crate) fn unmarked(intent: Intent) -> Submission<Intent> {
+    unmarked_as(intent)
+}
+
+/// As [`unmarked`], of another service.
+pub(crate) fn unmarked_as<I>(intent: I) -> Submission<I> {
     Submission { intent, cause: Cause::spontaneous(), mark: None }
 }
 
