@@ -69,6 +69,9 @@ pub enum Command {
     /// Streams, consumers and buckets: what is declared and what is there
     #[command(subcommand)]
     Topology(topology::Command),
+    /// Contracts: who reads which version, and retiring one
+    #[command(subcommand)]
+    Schemas(schemas::Command),
     /// Place demo orders at a steady rate
     Produce(produce::Args),
     /// Check each thing a run needs, and say what to do about each failure

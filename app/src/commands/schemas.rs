@@ -1,10 +1,14 @@
-//! `millrace schemas`: the contracts between services, as JSON Schema and as documents made from them.
+//! `millrace schemas`: the contracts between services, as JSON Schema and as documents made from them; who reads which
+//! version of them, and when one is retired.
 
 mod asyncapi;
 mod baseline;
 mod check;
 mod export;
 mod list;
+mod retire;
+mod usage;
+mod versions;
 
 use std::path::PathBuf;
 
@@ -44,6 +48,12 @@ pub enum Command {
     Check(Check),
     /// Write the contracts as files, or as one document for other tools
     Export(Export),
+    /// Show who reads and who publishes each version of an event now
+    Usage(usage::Args),
+    /// Stop publishing an older version that nobody reads any more; running services follow at once
+    Retire(retire::Retire),
+    /// Publish a retired version again
+    Restore(retire::Restore),
 }
 
 #[derive(Debug, clap::Args)]
@@ -88,11 +98,14 @@ pub struct Export {
     openapi: bool,
 }
 
-pub fn run(context: &Context, command: Command) -> CommandResult {
+pub async fn run(context: &Context, command: Command) -> CommandResult {
     match command {
         Command::List => list::list(context),
         Command::Show { event, version } => list::show(&event, version),
         Command::Check(args) => check::run(context, &args),
         Command::Export(args) => export::run(context, &args),
+        Command::Usage(args) => usage::run(context, args).await,
+        Command::Retire(args) => retire::retire(context, args).await,
+        Command::Restore(args) => retire::restore(context, args).await,
     }
 }

@@ -15,6 +15,7 @@ mod reconcile;
 mod replay;
 mod restore;
 mod schemas;
+mod schemas_usage;
 mod support;
 mod verify;
 mod verify_target;
