@@ -3,7 +3,7 @@
 use async_nats::jetstream::message::PublishMessage;
 use millrace::connection::Connection;
 use millrace::dead_letter::Reason;
-use millrace::dead_letters::{DeadLetters, Filter, Letter};
+use millrace::dead_letters::{DeadLetters, Filter, Letter, Options};
 use millrace::event::{
     Cause, Encoded, Event, EventId, HeaderPairs, Retired, encode, encode_headers, faults_of_versions,
 };
@@ -17,40 +17,44 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker;
-use crate::fleet::{self, Intent, Ledger, MIGRATIONS, TASKS, one, two};
+use crate::fleet::{self, Intent, Ledger, MIGRATIONS, TASKS, Task, one, two};
 use crate::things::{Home, LIMIT, in_time, number, unmarked_as};
 
-/// A service in release two that reads both versions.
-struct Mill {
-    _nats: TestNats,
+/// A service that reads everything about tasks, in release two unless it is said otherwise.
+struct Mill<E: Task = two::TaskAdded> {
+    nats: TestNats,
     connection: Connection,
     database: Database,
-    writer: Writer<Ledger<two::TaskAdded>>,
+    writer: Writer<Ledger<E>>,
     stop: CancellationToken,
     running: JoinHandle<Result<(), kit::Error>>,
-    _home: Home,
+    home: Home,
 }
 
 impl Mill {
     async fn start() -> Self {
-        let nats = testkit::nats().await;
+        Self::on(testkit::nats().await, Home::sqlite().await).await
+    }
+}
+
+impl<E: Task> Mill<E> {
+    async fn on(nats: TestNats, home: Home) -> Self {
         let connection = broker::connect(&nats).await;
-        let home = Home::sqlite().await;
-        let mut parts = fleet::parts::<two::TaskAdded>("mill", connection.clone(), &home.url, CancellationToken::new());
+        let mut parts = fleet::parts::<E>("mill", connection.clone(), &home.url, CancellationToken::new());
         // Everything about tasks, so that what nobody knows arrives too.
         for consumer in parts.topology.consumers.iter_mut().filter(|consumer| consumer.durable == "mill-tasks") {
+            consumer.filter_subjects.retain(|subject| subject != E::SUBJECT);
             consumer.filter_subjects.push("tasks.>".into());
-            consumer.filter_subjects.retain(|subject| subject != two::TaskAdded::SUBJECT);
             consumer.max_deliver = 3;
         }
         let (health, stop) = (parts.health.clone(), parts.shutdown.clone());
         let mut kit = in_time(Kit::start(parts, Ledger::default(), MIGRATIONS)).await.unwrap();
-        let router = fleet::router::<two::TaskAdded>("mill", kit.writer());
+        let router = fleet::router::<E>("mill", kit.writer());
         kit.consume(router, Vec::new()).unwrap();
         let (database, writer) = (kit.database(), kit.writer());
         let running = tokio::spawn(kit.run());
         eventually(LIMIT, || async { health.readiness().ready }, "the service to be ready").await;
-        Self { _nats: nats, connection, database, writer, stop, running, _home: home }
+        Self { nats, connection, database, writer, stop, running, home }
     }
 
     async fn publish(&self, encoded: &Encoded) {
@@ -117,9 +121,11 @@ impl Mill {
         in_time(retirement::decide(&self.connection, &decision)).await.unwrap();
     }
 
-    async fn stop(self) {
+    /// Gives back what another release can go on with.
+    async fn stop(self) -> (TestNats, Home) {
         self.stop.cancel();
         in_time(self.running).await.unwrap().unwrap();
+        (self.nats, self.home)
     }
 }
 
@@ -221,6 +227,30 @@ async fn an_unknown_version_or_an_invalid_body_becomes_a_dead_letter_that_says_w
     mill.settled().await;
     assert_eq!(number(&mill.database, "select count(*) from deeds").await, 0);
     mill.stop().await;
+}
+
+/// Publishers changed before their readers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_reader_acts_on_the_old_version_and_a_replay_of_the_new_one_changes_nothing() {
+    let old = Mill::<one::TaskAdded>::on(testkit::nats().await, Home::sqlite().await).await;
+    for name in ["a", "b"] {
+        for version in encode(&task(name), &EventId::generate(), &Retired::default()).unwrap() {
+            old.publish(&version).await;
+        }
+    }
+    let letters = old.letters(2).await;
+    assert!(letters.iter().all(|letter| letter.about.subject == "tasks.added.v2"), "{letters:#?}");
+    old.settled().await;
+    assert_eq!((old.times("a").await, old.times("b").await), (1, 1));
+    let (nats, home) = old.stop().await;
+
+    let new = Mill::<two::TaskAdded>::on(nats, home).await;
+    let operator = DeadLetters::new(new.connection.clone(), "operator@desk");
+    let ids: Vec<u64> = letters.iter().map(|letter| letter.id).collect();
+    let report = in_time(operator.replay(&ids, &Options::default(), |_| {})).await.unwrap();
+    assert!(report.all_handled(), "{report:?}");
+    assert_eq!((new.times("a").await, new.times("b").await), (1, 1));
+    new.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
