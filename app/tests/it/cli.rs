@@ -46,6 +46,9 @@ async fn a_wrong_setting_stops_the_start_with_its_name_its_value_and_what_would_
         (&[("MILLRACE_INBOX_KEEP_HANDLED", "1h")], &["inbox.keep_handled is 1h", "at least topology.max_age"]),
         (&[("MILLRACE_TOPOLOGY_MAX_EVENT", "big")], &["topology.max_event is \"big\"", "\"64KiB\""]),
         (&[("MILLRACE_CONTRACTS_RETIRED", "orders.created")], &["contracts.retired is orders.created", "created v1"]),
+        // Neither a version that does not exist nor the newest can be meant.
+        (&[("MILLRACE_CONTRACTS_RETIRED", "orders.creatd v1")], &["contracts.retired is orders.creatd v1"]),
+        (&[("MILLRACE_CONTRACTS_RETIRED", "orders.created v2")], &["contracts.retired is orders.created v2", "older"]),
         (&[("MILLRACE_TELEMETRY_LOG_FORMAT", "xml")], &["telemetry.log_format is \"xml\"", "\"human\" or \"json\""]),
         (&[("MILLRACE_TELEMETRY_OTLP_SAMPLE_RATIO", "7")], &["telemetry.otlp_sample_ratio is 7", "0.0 to 1.0"]),
         (&[("MILLRACE_TELEMETRY_LOG_FILTER", "=,=!")], &["telemetry.log_filter is \"=,=!\"", "\"info\""]),

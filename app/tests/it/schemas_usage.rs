@@ -194,6 +194,18 @@ async fn a_version_is_retired_on_evidence_while_everything_runs_and_restored_aga
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_setting_retires_a_version_too_and_only_the_setting_restores_it() {
+    let settings = [("MILLRACE_CONTRACTS_RETIRED", r#"["orders.created v1"]"#)];
+    let shop = Shopkeeper(Installation::running(None, &settings, &sample()).await);
+    for _ in 0..2 {
+        assert_eq!(shop.order().await, [0, 1]);
+    }
+    assert_eq!(shop.usage(1, &[]).await["standing"]["by_settings"], true);
+    let restored = shop.0.millrace(&["schemas", "restore", "orders.created", "v1"]).await;
+    assert!(restored.code == 1 && restored.stderr.contains("take it out of contracts.retired"), "{restored}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_retired_is_refused_in_words_that_help() {
     let shop = Shopkeeper(Installation::new(None, &[]).await);
     let refusal = async |args: &[&str]| {

@@ -170,6 +170,7 @@ async fn a_consumer_that_sees_both_versions_acts_once_whichever_comes_first() {
     mill.settled().await;
     assert_eq!(number(&mill.database, "select count(*) from deeds where times = 1").await, 52);
     assert_eq!(number(&mill.database, "select count(*) from deeds where minutes = 90").await, 52, "upcast");
+    mill.letters(0).await;
     mill.stop().await;
 }
 
@@ -184,6 +185,7 @@ async fn a_foreign_event_that_is_passed_on_in_the_newest_version_is_still_the_sa
     mill.publish(&passed_on).await;
     mill.settled().await;
     assert_eq!(mill.times("foreign").await, 1);
+    mill.letters(0).await;
     mill.stop().await;
 }
 
