@@ -13,6 +13,7 @@ use super::readers::Counter;
 use super::{Error, Published, Source};
 use crate::connection::Connection;
 use crate::consumer::OWN_SOURCE_PREFIX;
+use crate::event::attribute;
 use crate::topology::overlap;
 
 /// Most messages looked at, the last ones.
@@ -95,7 +96,8 @@ async fn sample(
 }
 
 fn note(sources: &mut BTreeMap<Option<String>, Source>, headers: Option<&HeaderMap>, at: OffsetDateTime) {
-    let source = headers.and_then(|headers| headers.get("ce-source")).map(|source| source.as_str().to_owned());
+    let source = headers.and_then(|headers| headers.get("ce-source"));
+    let source = source.and_then(|source| attribute::decode(source.as_str()));
     let foreign = !source.as_ref().is_some_and(|source| source.starts_with(OWN_SOURCE_PREFIX));
     let entry = sources.entry(source.clone()).or_insert_with(|| Source { source, foreign, messages: 0, last_at: at });
     entry.messages += 1;
