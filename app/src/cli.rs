@@ -63,15 +63,12 @@ pub enum Command {
     Reconcile(reconcile::Args),
     /// Rebuild a read model from the history on the streams, while it serves
     Replay(replay::Args),
-    /// The contracts between services: list, show, compare, export
+    /// The contracts between services: list, show, compare, export; who reads which version, and retiring one
     #[command(subcommand)]
     Schemas(schemas::Command),
     /// Streams, consumers and buckets: what is declared and what is there
     #[command(subcommand)]
     Topology(topology::Command),
-    /// Contracts: who reads which version, and retiring one
-    #[command(subcommand)]
-    Schemas(schemas::Command),
     /// Place demo orders at a steady rate
     Produce(produce::Args),
     /// Check each thing a run needs, and say what to do about each failure

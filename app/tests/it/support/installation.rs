@@ -119,7 +119,7 @@ impl Installation {
 
     /// Starts a further process of a service, under a name of its own and with settings of its own.
     pub(crate) fn serve_as(&mut self, name: &str, service: &str, settings: &[(&str, &str)]) {
-        self.start(name, &["serve", service], settings);
+        self.spawn(name, &["serve", service], settings);
     }
 
     /// Starts a service so that it dies at this crash point, whether it runs now or not. Returns the file that it marks
@@ -131,11 +131,11 @@ impl Installation {
             running.kill().await;
         }
         let switches = [("MILLRACE_CRASH_AT", point), ("MILLRACE_CRASH_MARK", mark.to_str().unwrap())];
-        self.start(service, &["serve", service, "--under-test"], &switches);
+        self.spawn(service, &["serve", service, "--under-test"], &switches);
         mark
     }
 
-    fn start(&mut self, name: &str, args: &[&str], settings: &[(&str, &str)]) {
+    fn spawn(&mut self, name: &str, args: &[&str], settings: &[(&str, &str)]) {
         let port = *self.ops.entry(name.to_owned()).or_insert_with(free_port);
         let mut builder = Process::builder(name, env!("CARGO_BIN_EXE_millrace"))
             .args(args)
