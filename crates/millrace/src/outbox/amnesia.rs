@@ -1,6 +1,6 @@
 //! Broker amnesia: JetStream acknowledges before it has flushed to disk, so a power cut can take back messages it has
 //! acknowledged. After every (re)connection acknowledged rows are compared with what the stream holds at their places;
-//! those that are not there are published again.
+//! those that are not there are published again. The same after a publish found no stream: somebody has deleted it.
 //!
 //! A server loses its latest messages, and only between two of its runs. So each row knows the run that acknowledged it,
 //! and of each earlier run the rows that are lost are those with the highest sequences: the first page without a loss
@@ -20,14 +20,21 @@ const PAGE: i64 = 256;
 /// Requests to the broker on their way at once.
 const IN_FLIGHT: usize = 64;
 
-/// Ids of rows that earlier runs of the broker acknowledged and the present one does not have.
-pub(super) async fn lost_rows(connection: &Connection, database: &Database) -> Result<Vec<i64>, String> {
+/// Ids of rows that earlier runs of the broker acknowledged and the present one does not have; with `present_too`, also of
+/// those that the present run acknowledged.
+pub(super) async fn lost_rows(
+    connection: &Connection,
+    database: &Database,
+    present_too: bool,
+) -> Result<Vec<i64>, String> {
     let over = connection.number();
     // An answer proves which server is there, so that its run is not taken for an earlier one.
     connection.jetstream().query_account().await.map_err(|e| e.to_string())?;
     let present = connection.server_run();
     let mut lost = Vec::new();
-    for (stream, run) in database.earlier_runs(&present).await.map_err(|e| e.to_string())? {
+    // No run is called like that, nor is it the name of rows from before runs were known.
+    let except = if present_too { "none" } else { &present };
+    for (stream, run) in database.earlier_runs(except).await.map_err(|e| e.to_string())? {
         lost.extend(lost_of_run(connection, database, &stream, &run).await?);
     }
     if connection.number() != over {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::context::PublishError;
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::{HeaderName, HeaderValue};
@@ -92,6 +92,8 @@ pub struct Relay {
     scan: Option<Scan>,
     page: Option<BoxFuture<'static, Page>>,
     read_failed: bool,
+    /// A publish found no stream: what is gone with it is gone from the present run of the server too.
+    stream_missing: bool,
     /// Among the confirmations to be stored are rows to be published again; then the table has to be read.
     revive: bool,
     /// The present connection's number and the server's run it leads to.
@@ -129,6 +131,12 @@ enum Refused {
     Reconnected,
 }
 
+impl Refused {
+    fn is_no_stream(&self) -> bool {
+        matches!(self, Self::Publish(error) if error.kind() == PublishErrorKind::StreamNotFound)
+    }
+}
+
 impl Relay {
     pub fn new(connection: Connection, database: Database, settings: RelaySettings) -> (Self, RelaySender) {
         let (sender, rows) = mpsc::channel(CHANNEL);
@@ -146,6 +154,7 @@ impl Relay {
             scan: (!sabotage::OUTBOX.is_on()).then(Scan::catching_up),
             page: None,
             read_failed: false,
+            stream_missing: false,
             revive: false,
             server: (0, String::new()),
         };
@@ -183,7 +192,10 @@ impl Relay {
                 }
             }
             tokio::select! {
-                Some((row, over, result)) = in_flight.next(), if !in_flight.is_empty() => self.published(row, over, result),
+                Some((row, over, result)) = in_flight.next(), if !in_flight.is_empty() => {
+                    self.published(row, over, result);
+                    compare |= self.stream_missing;
+                }
                 Some(rows) = self.rows.recv() => self.take(rows),
                 read = when_there(&mut self.page) => {
                     self.page = None;
@@ -222,7 +234,7 @@ impl Relay {
                 compared = when_there(&mut comparing) => {
                     comparing = None;
                     match compared {
-                        Ok(lost) if lost.is_empty() => {}
+                        Ok(lost) if lost.is_empty() => self.stream_missing = false,
                         Ok(lost) => {
                             // Marking the rows may fail; they are looked for until none is missing.
                             compare = true;
@@ -278,9 +290,10 @@ impl Relay {
         // The writer takes confirmations in order: when this empty batch is through, so are those before it.
         let stored = writer.confirm(Vec::new()).ok()?;
         let (connection, database) = (self.connection.clone(), self.database.clone());
+        let present_too = self.stream_missing;
         Some(Box::pin(async move {
             let _ = stored.await;
-            amnesia::lost_rows(&connection, &database).await
+            amnesia::lost_rows(&connection, &database, present_too).await
         }))
     }
 
@@ -323,6 +336,7 @@ impl Relay {
                 self.confirmations.push(Confirmation { row_id: row.id, place: Some(place) });
             }
             Err(error) => {
+                self.stream_missing |= error.is_no_stream();
                 let (subject, message_id) = (row.message.subject.clone(), row.message.message_id.clone());
                 let (attempt, retry) = self.queue.park(row);
                 // The first failures of an outage are news to nobody: the connection has said so already.

@@ -374,6 +374,26 @@ async fn a_loss_is_found_behind_everything_that_was_published_since() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_in_a_stream_that_somebody_deleted_is_published_again_once_it_is_back() {
+    for home in [Home::sqlite().await, Home::postgres().await] {
+        let broker = Broker::start().await;
+        let publishing = Publishing::start(&home, &broker, without_sweeps()).await;
+        publishing.count(5, 4).await;
+        publishing.all_confirmed().await;
+        broker.connection.jetstream().delete_stream(STREAM).await.unwrap();
+        publishing.count(5, 2).await;
+        broker.ensure().await;
+        let back = || async { broker.count(STREAM).await == 30 };
+        eventually(LIMIT, back, "all events to be in the new stream").await;
+        publishing.all_confirmed().await;
+        let messages = broker.messages(STREAM).await;
+        let ids: HashSet<&str> = messages.iter().map(|message| header(message, "Nats-Msg-Id")).collect();
+        assert_eq!(ids.len(), 30);
+        publishing.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_lost_nothing_is_sent_nothing_again() {
     let home = Home::sqlite().await;
     let mut broker = Broker::start().await;
