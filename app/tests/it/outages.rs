@@ -67,10 +67,11 @@ async fn without_the_gateway(backend: Backend, away: Away) {
         let end = Instant::now() + OUTAGE;
         let opens = || async { breaker_of_the_gateway(&installation, "degraded", &[2.0]).await };
         eventually(PATIENCE, opens, "the breaker to open").await;
+        let told = || async { doctor_finds_it_open(&installation).await };
+        eventually(PATIENCE, told, "millrace doctor to name the breaker").await;
         while Instant::now() < end {
             sleep(Duration::from_secs(3)).await;
             breaker_of_the_gateway(&installation, "degraded", &[1.0, 2.0]).await.unwrap();
-            // The line of `millrace doctor` about breakers belongs here.
         }
         gateway.mend().await;
         let closes = || async { breaker_of_the_gateway(&installation, "ready", &[0.0]).await };
@@ -95,6 +96,15 @@ async fn breaker_of_the_gateway(installation: &Installation, status: &str, state
     let state = installation.metric("payment", "millrace_breaker_state", "payment-gateway").await?;
     let shown = health["components"]["payment.gateway"]["status"] == status && states.contains(&state);
     if shown && health["ready"] == true { Ok(()) } else { Err(format!("{state} {health}")) }
+}
+
+/// Between two probes it is half-open for a moment.
+async fn doctor_finds_it_open(installation: &Installation) -> Result<(), String> {
+    let ran = installation.millrace(&["doctor", "--json", "--ops", &installation.ops_url("payment")]).await;
+    let found = ran.json();
+    let mut checks = found["checks"].as_array().ok_or("no checks")?.iter();
+    let check = checks.find(|check| check["name"] == "breaker payment-gateway").ok_or_else(|| found.to_string())?;
+    if check["ok"] == false { Ok(()) } else { Err(check.to_string()) }
 }
 
 async fn all_end_well(installation: &Installation, accepted: &[Accepted], products: &Value) {
