@@ -240,6 +240,9 @@ async fn a_service_that_joins_late_hears_everything_from_the_first_event_and_act
     };
     eventually(PATIENCE, ended, "all orders to end without anybody being told").await;
     assert_eq!(shop.mails().await.unwrap().counts, BTreeMap::new());
+    // The other services have declared its consumer along with their own; when these orders came there was none such.
+    let js = jetstream::new(installation.nats.client().await);
+    js.get_stream("ORDERS").await.unwrap().delete_consumer("notification-orders").await.unwrap();
 
     installation.serve("notification");
     installation.ready().await;
