@@ -138,21 +138,30 @@ async fn an_event_that_is_on_the_timeline_already_still_decides_its_order(backen
 
 async fn what_the_streams_no_longer_hold_stays_and_is_counted(backend: Backend) {
     let world = World::start(backend).await;
+    let world = &world;
     let old = world.service.place().await;
     world.say_yes(old).await;
-    let before = length(&world, old, 4).await;
-    for stream in ["ORDERS", "PAYMENTS", "INVENTORY"] {
+    let before = length(world, old, 4).await;
+    let purge = |stream| async move {
         world.connection.jetstream().get_stream(stream).await.unwrap().purge().await.unwrap();
-    }
+    };
+    purge("ORDERS").await;
+    // Of this one its beginning is still there, and not what became of it.
+    let half = world.service.place().await;
+    world.say_yes(half).await;
+    let begun = length(world, half, 4).await;
+    purge("PAYMENTS").await;
+    purge("INVENTORY").await;
     let new = world.service.place().await;
     world.say_yes(new).await;
-    let recent = length(&world, new, 4).await;
-    change(&world, &format!("delete from order_timeline where order_id = '{new}'")).await;
-    let found = replay(&world).await;
+    let recent = length(world, new, 4).await;
+    change(world, &format!("delete from order_timeline where order_id = '{new}'")).await;
+    let found = replay(world).await;
     assert_eq!((found.missing, found.altered, found.stray), (4, 0, 0), "{found:?}");
-    assert_eq!((found.older_orders, found.older_entries), (1, 4), "{found:?}");
-    assert_eq!(timeline(&world, old).await, before);
-    assert_eq!(timeline(&world, new).await, recent);
+    assert_eq!((found.older_orders, found.older_entries), (2, 6), "{found:?}");
+    assert_eq!(timeline(world, old).await, before);
+    assert_eq!(timeline(world, half).await, begun);
+    assert_eq!(timeline(world, new).await, recent);
 }
 
 /// What an operator has corrected and replayed is the truth about an event, and not the message that nobody could read.
