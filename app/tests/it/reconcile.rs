@@ -160,6 +160,9 @@ async fn what_is_damaged_is_named_and_the_safe_part_of_it_mended_once(backend: B
         installation.millrace(&["payments", "release", &nobodys, &nobodys_hold, "--order-is-unknown", "--json"]).await;
     assert_eq!((released.code, &released.json()["state"]), (0, &json!("voided")), "{released}");
     installation.finds(&sorted([unsafe_ones[0]])).await;
+    let rebuilt = installation.millrace(&["replay", "timeline", "--order", &unshown.order_id]).await;
+    assert_eq!(rebuilt.code, 0, "{rebuilt}");
+    installation.finds(&Vec::new()).await;
     let audit = installation.millrace(&["payments", "show", &declined.order_id, "--json"]).await.json();
     assert_eq!(audit["history"][0]["action"], "reconciled", "{audit}");
     installation.no_dead_letters().await;
