@@ -106,6 +106,8 @@ impl<M: Model> Drop for OwnWriter<M> {
     }
 }
 
+/// Pause before a read without which a service cannot start is tried again.
+const READ_AGAIN: Duration = Duration::from_millis(200);
 /// How often readiness asks the database.
 const PING_EVERY: Duration = Duration::from_secs(2);
 /// How long sources and handlers may take to end what they began. Kubernetes kills after 30 s; what was cut off before
@@ -164,6 +166,28 @@ impl<M: Model> Kit<M> {
 
     pub fn database(&self) -> Database {
         self.database.clone()
+    }
+
+    /// What a service has to know before it can start: asked until the database answers, which may go away again right
+    /// after it was opened.
+    pub async fn read_first<T, F>(&self, read: impl Fn() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let service = self.parts.service;
+        loop {
+            match read().await {
+                Ok(read) => return Ok(read),
+                Err(StoreError::Unavailable(reason)) if !self.parts.shutdown.is_cancelled() => {
+                    warn!(service, reason, "what the service has to know first cannot be read yet, trying again");
+                }
+                Err(source) => return Err(Error::Database { service, source }),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(READ_AGAIN) => {}
+                () = self.parts.shutdown.cancelled() => {}
+            }
+        }
     }
 
     pub fn connection(&self) -> &Connection {

@@ -35,10 +35,9 @@ pub struct Parts {
 
 /// Runs the service until its shutdown is asked for, or until a part of it fails.
 pub async fn run(parts: Parts) -> Result<(), Error> {
-    let service = parts.kit.service;
     let mut kit = Kit::start(parts.kit, InventoryModel, store::MIGRATIONS).await?;
     let reads = Reads::new(kit.database());
-    let known = reads.products().await.map_err(|source| Error::Database { service, source })?;
+    let known = kit.read_first(|| reads.products()).await?;
     let catalog = Arc::new(Catalog::new(kit.connection().clone(), kit.writer(), known));
 
     let (connection, shutdown) = (kit.connection().clone(), kit.shutdown());

@@ -58,7 +58,6 @@ pub struct Parts {
 /// Runs the service until its shutdown, or until a part of it fails.
 pub async fn run(parts: Parts) -> Result<(), Error> {
     let Parts { kit, settings, http } = parts;
-    let service = kit.service;
     let shutdown = kit.shutdown.clone();
     // Before anything else can be ready: without a catalog nothing can be sold.
     let sellable = kit.health.component("catalog");
@@ -69,7 +68,7 @@ pub async fn run(parts: Parts) -> Result<(), Error> {
     let (catalog, changes) = (Catalog::default(), Changes::default());
 
     // The copy first: with it orders can be taken before NATS answers.
-    let copy = reads.catalog().await.map_err(|source| Error::Database { service, source })?;
+    let copy = kit.read_first(|| reads.catalog()).await?;
     if !copy.is_empty() {
         catalog.set(copy.into_iter().map(|product| (product.product_id.clone(), product)).collect());
     }

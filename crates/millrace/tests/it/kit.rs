@@ -199,3 +199,23 @@ async fn a_handler_that_never_ends_does_not_keep_the_service_for_ever() {
     shutdown.cancel();
     in_time(running).await.unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_goes_away_right_after_it_was_opened_does_not_end_the_service() {
+    let broker = Broker::start().await;
+    let home = Home::sqlite().await;
+    let kit = start(&broker.connection, &home).await;
+    let away = || StoreError::Unavailable("the server is being restarted".into());
+    let asked = std::sync::atomic::AtomicU32::new(0);
+    let ask = || async {
+        let before = asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        if before < 3 { Err(away()) } else { Ok(before) }
+    };
+    assert_eq!(in_time(kit.read_first(ask)).await.unwrap(), 3);
+    // What waiting cannot mend is told at once, and so is everything once the service is to stop.
+    let refused = || async { Err::<(), _>(StoreError::Failed("no such table".into())) };
+    assert!(matches!(in_time(kit.read_first(refused)).await, Err(kit::Error::Database { .. })));
+    kit.shutdown().cancel();
+    assert!(in_time(kit.read_first(|| async { Err::<(), _>(away()) })).await.is_err());
+    in_time(run(kit)).await.unwrap().unwrap();
+}
