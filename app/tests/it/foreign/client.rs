@@ -42,7 +42,7 @@ impl Client {
     /// Has the client talk to this installation.
     pub(super) fn of(mut self, installation: &Installation) -> Self {
         self.environment.push(("NATS_URL", installation.nats.url().into()));
-        self.environment.push(("MILLRACE_SCHEMAS", schemas(self.folder.path())));
+        self.environment.push(("MILLRACE_SCHEMAS", installed::clients().join("../schemas")));
         self
     }
 
@@ -124,19 +124,4 @@ fn copy(from: &Path, to: &Path) {
             std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
         }
     }
-}
-
-/// The folder of contracts: the committed one, which is what another team has.
-fn schemas(temporary: &Path) -> PathBuf {
-    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas");
-    if committed.is_dir() {
-        return committed;
-    }
-    let folder = temporary.join("schemas");
-    std::fs::create_dir(&folder).unwrap();
-    for contract in contracts::all_schemas() {
-        let file = folder.join(format!("{}.v{}.json", contract.event_type, contract.version));
-        std::fs::write(file, contract.schema.to_string()).unwrap();
-    }
-    folder
 }

@@ -35,7 +35,7 @@ fn defects() -> Vec<Defect> {
             order["currency"] = json!("JPY");
             order["amount"] = json!(10.5);
         }),
-        wrong("EUX", |order| order["currency"] = json!("EUX")),
+        wrong("/currency", |order| order["currency"] = json!("EUX")),
         wrong("/currency", |order| order["currency"] = json!("eur")),
         wrong("/order_id", |order| order["order_id"] = json!("order-7")),
         wrong("/timestamp", |order| order["timestamp"] = json!("yesterday")),
