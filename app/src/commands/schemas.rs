@@ -33,7 +33,7 @@ pub enum Command {
     /// A change of a version that is in use is fine if it breaks nobody: new readers must read what was written before
     /// (it is still in the streams), and old readers what is written from now on (they are still running). Of every
     /// difference it is said whom it breaks, where and why. What cannot be judged counts as a break. New events and new
-    /// versions are fine; a version that is gone is a break, unless the setting contracts.retired names it.
+    /// versions are fine; a version that is gone is a break, unless --retired names it.
     ///
     /// One assumption is made: nobody used the name of a new optional field before it was declared, since writers send
     /// only declared fields. --strict does without it.
@@ -71,6 +71,10 @@ pub struct Check {
     /// any writer; `writers`, that old readers read new data, where writers go first and nothing old is read again
     #[arg(long, value_enum, default_value_t = Direction::Both)]
     direction: Direction,
+    /// A version that may be gone, since nobody reads it any more ("orders.created v1"); may be given several times.
+    /// `millrace schemas usage` shows who reads which
+    #[arg(long, value_name = "NAME vN")]
+    retired: Vec<String>,
     /// Assume nothing of names that were not declared: they may have been used with any value
     #[arg(long)]
     strict: bool,

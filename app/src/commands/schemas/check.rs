@@ -19,11 +19,11 @@ pub fn run(context: &Context, args: &Check) -> CommandResult {
         Some(folder) => baseline::read_folder(folder)?,
         None => built_in(),
     };
-    let retired = context.settings.retired();
+    let retired: Vec<Contract> = args.retired.iter().map(|text| named(text)).collect::<Result<_, _>>()?;
     let mut comparisons = Vec::new();
     for against in &args.against {
         let old = baseline::read(against, &args.folder)?;
-        let mut changes = compare_contracts(&old, &new, names, |gone| retired.contains(&gone.name, gone.version));
+        let mut changes = compare_contracts(&old, &new, names, |gone| retired.contains(gone));
         changes.retain(|change| !change.differences.is_empty());
         comparisons.push(Comparison { against, contracts: old.len(), changes });
     }
@@ -50,6 +50,15 @@ pub fn run(context: &Context, args: &Check) -> CommandResult {
         }
     }
     Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// `orders.created v1`
+fn named(text: &str) -> Result<Contract, Failure> {
+    let parts = text.trim().split_once(" v").and_then(|(name, version)| Some((name, version.parse().ok()?)));
+    let (name, version) = parts.ok_or_else(|| {
+        Failure::new(format!("--retired {text:?} names no version")).remedy("--retired \"orders.created v1\"").usage()
+    })?;
+    Ok(Contract { name: name.to_owned(), version })
 }
 
 /// What changed since one baseline.
