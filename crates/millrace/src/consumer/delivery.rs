@@ -19,8 +19,8 @@ use crate::connection::Connection;
 use crate::dead_letter::{self, DeadLetter, Death, Original, Reason};
 use crate::dead_letters::audit::{self, Ending};
 use crate::dead_letters::replays::{self, ReplayOf};
-use crate::{crash, sabotage};
 use crate::event::DecodeError;
+use crate::{crash, sabotage};
 
 /// What the workers of one consumer share.
 pub(super) struct Shared {
