@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    catalog, dead_letters, demo, doctor, events, health, orders, payments, produce, reconcile, replay, schemas, serve,
-    stock, topology, up, verify,
+    bench, catalog, dead_letters, demo, doctor, events, health, orders, payments, produce, reconcile, replay, schemas,
+    serve, stock, topology, up, verify,
 };
 
 /// Event-driven order processing on NATS JetStream.
@@ -39,6 +39,8 @@ pub enum Command {
     Demo(demo::Args),
     /// Break everything while orders are placed, and check that nothing was lost, doubled or stuck
     Verify(verify::Args),
+    /// Measure speed on this machine, each figure beside the limit it is held against
+    Bench(bench::Args),
     /// Run one or more services: order, payment, inventory, notification, simulators
     Serve(serve::Args),
     /// Place, show, list, watch and cancel orders

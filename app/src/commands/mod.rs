@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub mod bench;
 pub mod catalog;
 pub mod dead_letters;
 pub mod demo;
@@ -53,6 +54,7 @@ pub async fn run(cli: Cli) -> CommandResult {
         Command::Up(args) => up::run(context, args).await,
         Command::Demo(args) => demo::run(context, args).await,
         Command::Verify(args) => verify::run(context, args).await,
+        Command::Bench(args) => bench::run(context, args).await,
         Command::Serve(args) => serve::run(context, args).await,
         Command::Orders(command) => orders::run(&context, command).await,
         Command::Catalog(command) => catalog::run(&context, command).await,

@@ -25,7 +25,7 @@ mod inject;
 mod progress;
 mod report;
 mod sabotage;
-mod setup;
+pub(super) mod setup;
 mod stories;
 mod target;
 mod warehouse;
@@ -100,7 +100,7 @@ pub enum Backend {
 
 impl Backend {
     /// As on the command line.
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Sqlite => "sqlite",
             Self::Postgres => "postgres",

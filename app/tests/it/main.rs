@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails must fail its test")]
 
+mod bench;
 mod cli;
 mod crash;
 mod crash_points;
