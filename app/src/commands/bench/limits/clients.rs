@@ -1,7 +1,7 @@
 //! Bare clients that do nothing: the same messages published, delivered and acknowledged, as many for each order as the
 //! pipeline needed, over the same streams, consumers and number of connections.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::{self, Context};
@@ -22,6 +22,9 @@ const STREAMS: [&str; 4] = ["ORDERS", "PAYMENTS", "INVENTORY", "NOTIFICATIONS"];
 /// As the outbox has: setting `outbox.max_in_flight`.
 const IN_FLIGHT: usize = 256;
 const BATCH: usize = 256;
+const POLL: Duration = Duration::from_millis(10);
+/// A round takes seconds.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// A message as it was published for an order.
 #[derive(Clone)]
@@ -116,7 +119,10 @@ impl Clients {
             ended.map_err(|panic| failed(panic.to_string()))?.map_err(failed)?;
         }
         while broker::backlogs(&world.connection).await?.iter().sum::<u64>() > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            if begun.elapsed() > LONGEST {
+                return Err(failed(format!("not done within {LONGEST:?}")));
+            }
+            tokio::time::sleep(POLL).await;
         }
         Ok(f64::from(orders) / begun.elapsed().as_secs_f64())
     }
