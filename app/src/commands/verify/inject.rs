@@ -20,6 +20,8 @@ use crate::stack::Role;
 /// A server that was killed may find its port or files still in use for a moment.
 const START_ATTEMPTS: u32 = 5;
 const START_PAUSE: Duration = Duration::from_millis(200);
+/// How often a simulator is told to behave again, with a pause that grows each time.
+const MEND_ATTEMPTS: u32 = 20;
 /// What a shell says of a process that was ended by SIGKILL.
 const KILLED: i32 = 137;
 
@@ -156,7 +158,19 @@ impl Injector {
     async fn simulator(&self, address: String, mode: Behaviour, during: Duration) -> Option<String> {
         let failed = self.switch(&address, mode).await.err();
         sleep(during).await;
-        failed.or(self.switch(&address, Behaviour::Ok).await.err())
+        failed.or(self.mended(&address).await.err())
+    }
+
+    /// Patiently: left as it is, a simulator that was too busy to hear of it would fail everybody until the end.
+    async fn mended(&self, address: &str) -> Result<(), String> {
+        let mut attempt = 1;
+        loop {
+            match self.switch(address, Behaviour::Ok).await {
+                Err(_) if attempt < MEND_ATTEMPTS => sleep(START_PAUSE * attempt).await,
+                ended => return ended,
+            }
+            attempt += 1;
+        }
     }
 
     async fn switch(&self, address: &str, mode: Behaviour) -> Result<(), String> {
@@ -193,7 +207,7 @@ impl Injector {
         let fleet = &self.fleet;
         fleet.wires().for_each(|wire| wire.set(Fault::Pass));
         for address in [fleet.places.gateway, fleet.places.mail] {
-            if let Err(reason) = self.switch(&address.to_string(), Behaviour::Ok).await {
+            if let Err(reason) = self.mended(&address.to_string()).await {
                 fleet.problem(format!("a simulator could not be mended: {reason}"));
             }
         }
