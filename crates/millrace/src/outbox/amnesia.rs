@@ -21,7 +21,8 @@ const PAGE: i64 = 256;
 const IN_FLIGHT: usize = 64;
 
 /// Ids of rows that earlier runs of the broker acknowledged and the present one does not have; with `present_too`, also of
-/// those that the present run acknowledged.
+/// those that the present run acknowledged, and to the last row: within one run the places of a deleted stream are given
+/// away again, so that what is there says nothing about what is not.
 pub(super) async fn lost_rows(
     connection: &Connection,
     database: &Database,
@@ -35,7 +36,7 @@ pub(super) async fn lost_rows(
     // No run is called like that, nor is it the name of rows from before runs were known.
     let except = if present_too { "none" } else { &present };
     for (stream, run) in database.earlier_runs(except).await.map_err(|e| e.to_string())? {
-        lost.extend(lost_of_run(connection, database, &stream, &run).await?);
+        lost.extend(lost_of_run(connection, database, &stream, &run, present_too).await?);
     }
     if connection.number() != over {
         return Err("the connection changed meanwhile".into());
@@ -48,6 +49,7 @@ async fn lost_of_run(
     database: &Database,
     stream: &str,
     run: &str,
+    to_the_end: bool,
 ) -> Result<Vec<i64>, String> {
     let stored = connection.jetstream().get_stream_no_info(stream).await.map_err(|e| e.to_string())?;
     let mut lost = Vec::new();
@@ -57,7 +59,7 @@ async fn lost_of_run(
         let Some(lowest) = page.last().map(|row| row.stream_seq as i64) else { return Ok(lost) };
         below_seq = lowest;
         let missing = missing(&stored, page).await?;
-        if missing.is_empty() {
+        if missing.is_empty() && !to_the_end {
             return Ok(lost);
         }
         lost.extend(missing);
