@@ -125,6 +125,7 @@ impl Source {
         let config = OrderedConfig {
             deliver_policy,
             filter_subject: args.subject.clone().unwrap_or_default(),
+            metadata: millrace::usage::onlooker(),
             ..OrderedConfig::default()
         };
         let stream = js.get_stream(stream).await.map_err(|e| failed(&e))?;

@@ -149,6 +149,15 @@ async fn a_version_is_retired_on_evidence_while_everything_runs_and_restored_aga
     assert!(page.stdout.contains("warehouse") && page.stdout.contains("3 by /millrace/order (ours)"), "{page}");
     assert!(!page.stdout.contains("orders.confirmed"), "events with one version are left out: {page}");
 
+    // Tools that look at history leave a consumer at the broker for a while; nobody acts on what it reads.
+    for tool in [
+        &["reconcile", "--skip-gateway"][..],
+        &["replay", "timeline", "--dry-run"],
+        &["events", "tail", "--since", "1h", "--no-follow"],
+    ] {
+        let looked = shop.0.millrace(tool).await;
+        assert_eq!(looked.code, 0, "{looked}");
+    }
     let refused = shop.retire(&[]).await;
     assert_eq!((refused.code, names(&refused.json()["readers"])), (1, vec!["archive", "warehouse"]), "{refused}");
     let told = shop.0.millrace(&["schemas", "retire", "orders.created", "v1"]).await;

@@ -1,5 +1,5 @@
 //! The history of one or more streams, oldest message first, up to where each stood when it was opened. For whoever
-//! rebuilds something from events: it takes nothing from any durable consumer and leaves nothing at the broker.
+//! rebuilds something from events: it takes nothing from any durable consumer, and what it leaves at the broker for a while is no reader.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use futures::StreamExt;
 use time::OffsetDateTime;
 
 use crate::connection::Connection;
+use crate::usage;
 
 /// A stream that gives nothing for this long, although it has more, is taken for gone.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -89,6 +90,7 @@ impl History {
                     0 => DeliverPolicy::All,
                     after => DeliverPolicy::ByStartSequence { start_sequence: after + 1 },
                 },
+                metadata: usage::onlooker(),
                 ..OrderedConfig::default()
             };
             let mut consumer = stream.create_consumer(config).await.map_err(|e| failed(e.to_string()))?;

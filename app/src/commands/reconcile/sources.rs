@@ -156,7 +156,12 @@ pub async fn streams(
             (None, None) => DeliverPolicy::All,
         };
         let begun = so_far.next.contains_key(stream);
-        let config = OrderedConfig { deliver_policy, headers_only: true, ..OrderedConfig::default() };
+        let config = OrderedConfig {
+            deliver_policy,
+            headers_only: true,
+            metadata: millrace::usage::onlooker(),
+            ..OrderedConfig::default()
+        };
         let mut consumer = handle.create_consumer(config).await.map_err(|e| failed(&e))?;
         let mut left = consumer.info().await.map_err(|e| failed(&e))?.num_pending;
         let mut messages = consumer.messages().await.map_err(|e| failed(&e))?;

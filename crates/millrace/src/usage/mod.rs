@@ -15,6 +15,8 @@ use futures::TryStreamExt;
 use serde::Serialize;
 use time::OffsetDateTime;
 
+pub use readers::onlooker;
+
 use crate::connection::{Closed, Connection};
 use crate::topology::Topology;
 

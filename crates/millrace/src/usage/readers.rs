@@ -1,5 +1,6 @@
 //! Consumers, and what they have acknowledged of a version.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, pull};
@@ -16,6 +17,19 @@ const COUNTER: &str = "millrace-usage-";
 /// A counter that is not deleted, because whoever counts was cut off, ends by itself.
 const COUNTER_ENDS: Duration = Duration::from_secs(10);
 
+/// What a consumer says of itself that only looks: a tool that reads history and acts on nothing. The broker keeps it for
+/// minutes after the tool has ended.
+const ONLOOKER: &str = "millrace-onlooker";
+
+/// Metadata of a consumer that does not count as a reader of what it reads.
+pub fn onlooker() -> HashMap<String, String> {
+    HashMap::from([(ONLOOKER.to_owned(), "true".to_owned())])
+}
+
+fn is_onlooker(consumer: &consumer::Info) -> bool {
+    consumer.name.starts_with(COUNTER) || consumer.config.metadata.contains_key(ONLOOKER)
+}
+
 /// Every consumer of the account, by stream.
 pub(super) struct Readers {
     streams: Vec<stream::Info>,
@@ -31,7 +45,7 @@ impl Readers {
             };
             let stream = connection.jetstream().get_stream_no_info(&info.config.name).await.map_err(|e| failed(&e))?;
             let all: Vec<consumer::Info> = stream.consumers().try_collect().await.map_err(|e| failed(&e))?;
-            consumers.push(all.into_iter().filter(|consumer| !consumer.name.starts_with(COUNTER)).collect());
+            consumers.push(all.into_iter().filter(|consumer| !is_onlooker(consumer)).collect());
         }
         Ok(Self { streams, consumers })
     }

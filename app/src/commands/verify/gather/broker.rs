@@ -75,7 +75,12 @@ async fn read(
         return Ok(());
     }
     let last = state.last_sequence;
-    let consumer = stream_handle.create_consumer(pull::OrderedConfig::default()).await;
+    let consumer = stream_handle
+        .create_consumer(pull::OrderedConfig {
+            metadata: millrace::usage::onlooker(),
+            ..pull::OrderedConfig::default()
+        })
+        .await;
     let consumer = consumer.map_err(|e| failed("cannot be read", &e))?;
     let mut messages = consumer.messages().await.map_err(|e| failed("cannot be read", &e))?;
     while let Some(message) = messages.next().await {
