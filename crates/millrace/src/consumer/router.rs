@@ -160,7 +160,7 @@ impl Router {
             subject,
             event_type: route.event_type,
             version: route.version,
-            message_name: &message_name(raw.stream, raw.stream_seq, raw.stored_at),
+            message_name: &|| message_name(raw.stream, raw.stream_seq, raw.stored_at),
             stored_at: raw.stored_at,
             own_source_prefix: OWN_SOURCE_PREFIX,
         };
