@@ -10,6 +10,12 @@ use crate::outbox::{Confirmation, NewRow};
 /// One transaction at a time against one backend. Every method but `begin` runs between `begin` and `commit`.
 pub(super) trait Session<M: Model>: Send {
     fn begin(&mut self) -> impl Future<Output = Result<(), SessionError>> + Send;
+    /// Whether the last `begin` was the first over a new connection to a server, which may be another one.
+    fn reconnected(&mut self) -> bool {
+        false
+    }
+    /// Whether this message stands in the outbox.
+    fn has_message(&mut self, message_id: &str) -> impl Future<Output = Result<bool, SessionError>> + Send;
     /// Which of the marks exist already.
     fn seen(&mut self, marks: &[&Mark]) -> impl Future<Output = Result<HashSet<Mark>, SessionError>> + Send;
     fn load(&mut self, model: &M, intents: &[&M::Intent])
@@ -41,6 +47,8 @@ pub(super) enum SessionError {
     Conflict(String),
     /// Something in this batch cannot be stored.
     Refused(String),
+    /// What was committed here before is not there: it is another database, or an older state of this one.
+    WentBack,
 }
 
 /// One step of removing old rows. Looks at no more than `limit` rows of each table, so that it never holds up a commit

@@ -64,6 +64,10 @@ impl<M: SqliteModel> Session<M> for SqliteSession {
         Ok(self.db.prepare_cached("begin immediate")?.execute([]).map(|_| ())?)
     }
 
+    async fn has_message(&mut self, message_id: &str) -> Result<bool, SessionError> {
+        Ok(self.db.prepare_cached("select 1 from outbox where message_id = ?")?.exists([message_id])?)
+    }
+
     async fn seen(&mut self, marks: &[&Mark]) -> Result<HashSet<Mark>, SessionError> {
         let mut find = self.db.prepare_cached("select 1 from inbox where consumer = ? and event_id = ?")?;
         let mut seen = HashSet::new();
