@@ -1,5 +1,7 @@
 //! All settings of the binary: one struct per section of `millrace.toml`, which is also the lowest layer.
 
+mod overrides;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -16,6 +18,7 @@ use millrace::telemetry;
 use millrace::topology::Topology;
 use serde::Deserialize;
 
+use self::overrides::Override;
 use crate::failure::Failure;
 
 /// Every setting, its default and its meaning, in the form a user writes them.
@@ -105,6 +108,7 @@ pub struct Consumer {
     pub workers: usize,
     pub retry_first: HumanDuration,
     pub retry_most: HumanDuration,
+    pub overrides: Vec<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -165,7 +169,7 @@ impl Settings {
     /// Everything that should exist at the broker.
     pub fn declared_topology(&self) -> Topology {
         let t = &self.topology;
-        contracts::topology::topology(&TopologySettings {
+        let mut declared = contracts::topology::topology(&TopologySettings {
             replicas: t.replicas,
             max_age: t.max_age.get(),
             duplicate_window: t.duplicate_window.get(),
@@ -173,7 +177,17 @@ impl Settings {
             ack_wait: t.ack_wait.get(),
             max_deliver: t.max_deliver,
             max_ack_pending: t.max_ack_pending,
-        })
+        });
+        for own in self.overrides() {
+            let of_consumer = declared.consumers.iter_mut().filter(|consumer| consumer.durable == own.consumer);
+            of_consumer.for_each(|consumer| consumer.max_deliver = own.max_deliver.unwrap_or(consumer.max_deliver));
+        }
+        declared
+    }
+
+    /// What cannot be read is refused by `validate`.
+    fn overrides(&self) -> impl Iterator<Item = Override> {
+        self.consumer.overrides.iter().filter_map(|text| text.parse().ok())
     }
 
     /// The limits that all services share.
@@ -204,6 +218,7 @@ impl Settings {
                 retry_most: self.consumer.retry_most.get(),
                 ..ConsumerSettings::default()
             },
+            retry_delays: self.overrides().map(|own| (own.consumer.clone(), own.delays(&self.consumer))).collect(),
             topology_auto_apply: self.topology.auto_apply,
             retired: self.retired(),
         }
@@ -228,6 +243,9 @@ fn parse_retired(text: &str) -> Option<(String, u32)> {
     let (event, version) = text.trim().split_once(" v")?;
     Some((event.trim().to_owned(), version.parse().ok()?))
 }
+
+/// nats-server flushes to disk every two minutes by default; and it has to be there again.
+const SHORTEST_KEEP_PUBLISHED: Duration = Duration::from_secs(3 * 60);
 
 /// Whether there is such a version of an event, and a newer one.
 fn is_older(event: &str, version: u32) -> bool {
@@ -311,12 +329,25 @@ impl Validate for Settings {
             self.inbox.keep_handled.to_string(),
             "at least topology.max_age",
         );
+        // Otherwise what the broker loses in a power cut is gone from here as well.
+        need(
+            self.outbox.keep_published.get() >= SHORTEST_KEEP_PUBLISHED,
+            "outbox.keep_published",
+            self.outbox.keep_published.to_string(),
+            "at least \"3m\": a power cut takes back what NATS acknowledged in the last 2 minutes, and it is published again from here",
+        );
         need(
             self.topology.ack_wait.get().as_secs() >= 1,
             "topology.ack_wait",
             self.topology.ack_wait.to_string(),
             "a second or more",
         );
+        let known = contracts::topology::topology(&TopologySettings::default()).consumers;
+        let known: Vec<&str> = known.iter().map(|consumer| consumer.durable.as_str()).collect();
+        for text in &self.consumer.overrides {
+            let expected = overrides::wrong(text, &known, &self.consumer);
+            need(expected.is_none(), "consumer.overrides", text.clone(), &expected.unwrap_or_default());
+        }
         for text in &self.contracts.retired {
             // One that does not exist would retire nothing, and nobody would notice.
             let older = parse_retired(text).is_some_and(|(event, version)| is_older(&event, version));

@@ -23,7 +23,7 @@ async fn run_in(folder: &TempDir, variables: &[(&str, &str)], args: &[&str]) -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_setting_stops_the_start_with_its_name_its_value_and_what_would_be_right() {
     type Case = (&'static [(&'static str, &'static str)], &'static [&'static str]);
-    let cases: [Case; 22] = [
+    let cases: [Case; 26] = [
         (
             &[("MILLRACE_ORDER_DEADLIN", "5m")],
             &["no setting for the environment variable MILLRACE_ORDER_DEADLIN", "mean MILLRACE_ORDER_DEADLINE?"],
@@ -44,6 +44,13 @@ async fn a_wrong_setting_stops_the_start_with_its_name_its_value_and_what_would_
         (&[("MILLRACE_OUTBOX_MAX_IN_FLIGHT", "0")], &["outbox.max_in_flight is 0", "from 1 to 100000"]),
         (&[("MILLRACE_OUTBOX_SWEEP_EVERY", "0s")], &["outbox.sweep_every is 0s", "more than zero"]),
         (&[("MILLRACE_INBOX_KEEP_HANDLED", "1h")], &["inbox.keep_handled is 1h", "at least topology.max_age"]),
+        (&[("MILLRACE_OUTBOX_KEEP_PUBLISHED", "0s")], &["outbox.keep_published is 0s", "at least \"3m\""]),
+        (
+            &[("MILLRACE_CONSUMER_OVERRIDES", "payment-order max_deliver=8")],
+            &["consumer.overrides is payment-order max_deliver=8", "one of the consumers", "payment-orders"],
+        ),
+        (&[("MILLRACE_CONSUMER_OVERRIDES", "payment-orders max_deliver=0")], &["max_deliver to be a number from 1"]),
+        (&[("MILLRACE_CONSUMER_OVERRIDES", "payment-orders workers=3")], &["workers to be one of max_deliver"]),
         (&[("MILLRACE_TOPOLOGY_MAX_EVENT", "big")], &["topology.max_event is \"big\"", "\"64KiB\""]),
         (&[("MILLRACE_CONTRACTS_RETIRED", "orders.created")], &["contracts.retired is orders.created", "created v1"]),
         // Neither a version that does not exist nor the newest can be meant.

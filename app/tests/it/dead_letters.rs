@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 use testkit::eventually;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use crate::support::cli::Ran;
@@ -136,4 +138,28 @@ async fn an_order_nobody_can_read_is_found_corrected_and_confirmed() {
     assert_eq!(operator.runs(&["show", "4711"]).await.code, 1);
     assert_eq!(operator.runs(&["replay", "1", "--consumer", "x"]).await.code, 2, "filters with ids");
     assert_eq!(operator.asks(&["replay", "--all"]).await["letters"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_that_fails_again_stops_the_rest_and_a_rate_is_kept() {
+    let operator = Operator(Installation::running(None, &[], &sample()).await);
+    for _ in 0..4 {
+        operator.publishes(&unreadable_order().0).await;
+    }
+    operator.waiting(4).await;
+    let canary = operator.runs(&["replay", "--all", "--canary", "1", "--json"]).await;
+    let told = canary.json();
+    let outcomes: Vec<_> = told["letters"].as_array().unwrap().iter().map(|one| one["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["failed_again", "not_tried", "not_tried", "not_tried"]);
+    assert_eq!((canary.code, &told["stopped_by_canary"]), (1, &json!(true)), "{canary}");
+
+    operator.waiting(4).await;
+    let slow = operator.runs(&["replay", "--all", "--rate", "1", "--json"]).await;
+    assert_eq!(slow.json()["letters"].as_array().unwrap().len(), 4, "{slow}");
+    let audit = operator.asks(&["audit"]).await;
+    let entries = audit["entries"].as_array().unwrap();
+    let at: Vec<_> = entries.iter().filter(|entry| entry["action"] == "replayed").map(|entry| &entry["at"]).collect();
+    let of = |at: &Value| OffsetDateTime::parse(at.as_str().unwrap(), &Rfc3339).unwrap();
+    // The first leaves at once, three more a second apart.
+    assert!(of(at[4]) - of(at[1]) >= time::Duration::milliseconds(2_500), "{audit}");
 }

@@ -2,14 +2,15 @@
 //! from the streams, and nothing is paid, reserved or sent out twice.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millrace::store::DatabaseUrl;
+use testkit::eventually;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::task::JoinSet;
 
-use crate::support::{Accepted, Backend, Books, Installation, Shop, sample};
+use crate::support::{Accepted, Backend, Books, Installation, PATIENCE, Shop, good_order, sample};
 
 const RESTORED: [&str; 2] = ["payment", "inventory"];
 /// Longer than a service takes to drain.
@@ -63,6 +64,75 @@ async fn catch_up_from_the_streams(backend: Backend) {
     accepted.extend(orders(&shop, 70, 10).await);
     Books::close(&installation, &accepted, &products).await;
     installation.no_dead_letters().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_database_restored_from_an_older_copy_keeps_every_end_that_was_told_on_sqlite() {
+    keep_every_end(Backend::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_database_restored_from_an_older_copy_keeps_every_end_that_was_told_on_postgresql() {
+    keep_every_end(Backend::Postgres).await;
+}
+
+/// Two orders are under way when the copy is made; then one is confirmed and paid, the other cancelled, a third placed.
+async fn keep_every_end(backend: Backend) {
+    let products = sample();
+    let deadline = [("MILLRACE_ORDER_DEADLINE", "15s")];
+    let mut installation = Installation::running(backend.fresh().await, &deadline, &products).await;
+    let shop = installation.shop.clone();
+    installation.process("inventory").kill().await;
+    let confirmed = shop.place(&good_order(1)).await;
+    let cancelled = shop.place(&good_order(2)).await;
+    let placed = Instant::now();
+    for one in [&confirmed, &cancelled] {
+        let authorized = || async { is(&shop, one, "payment", "authorized").await };
+        eventually(PATIENCE, authorized, "the money to be held").await;
+    }
+    let copy = Copy::of(&mut installation, "order").await;
+    installation.ready_but(&["inventory"]).await;
+    shop.try_cancel(&cancelled.order_id).await;
+    installation.process("inventory").start();
+    let mut accepted = vec![confirmed.clone(), cancelled.clone(), shop.place(&good_order(3)).await];
+    Books::close(&installation, &accepted, &products).await;
+    is(&shop, &confirmed, "status", "confirmed").await.unwrap();
+    is(&shop, &cancelled, "status", "cancelled").await.unwrap();
+    tokio::time::sleep_until((placed + Duration::from_secs(16)).into()).await;
+
+    // Without NATS nobody can know, so nothing is decided.
+    copy.restore(&mut installation).await;
+    installation.nats.stop().await;
+    installation.process("order").start();
+    accepted.push(shop.place(&good_order(4)).await);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    is(&shop, &confirmed, "status", "processing").await.unwrap();
+    assert_eq!(shop.try_cancel(&confirmed.order_id).await, Some(503));
+    is(&shop, &confirmed, "status", "processing").await.unwrap();
+
+    installation.nats.start().await.unwrap();
+    installation.ready().await;
+    let known = || async {
+        is(&shop, &confirmed, "status", "confirmed").await?;
+        is(&shop, &accepted[2], "status", "confirmed").await?;
+        is(&shop, &cancelled, "status", "cancelled").await
+    };
+    eventually(PATIENCE, known, "the orders to have the ends they had").await;
+    // What the order heard since the copy comes from the streams.
+    let consumers = ["order-payments", "order-inventory", "order-notifications", "order-foreign"];
+    let rewind = [&["topology", "rewind"], &consumers[..], &["--to", "start"]].concat();
+    let rewound = installation.millrace(&rewind).await;
+    assert_eq!(rewound.code, 0, "{rewound}");
+    installation.quiet().await;
+    Books::close(&installation, &accepted, &products).await;
+    known().await.unwrap();
+    installation.no_dead_letters().await;
+}
+
+async fn is(shop: &Shop, order: &Accepted, field: &str, wanted: &str) -> Result<(), String> {
+    let (_, text) = shop.fetch(&shop.order_url(&order.order_id)).await?;
+    let order: serde_json::Value = serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))?;
+    if order[field] == wanted { Ok(()) } else { Err(text) }
 }
 
 /// Orders of the mix, one every 60 ms, some declined, some cancelled. None competes for the last units of a product: who

@@ -3,6 +3,7 @@
 //! The body travels as it is; everything else stands as JSON in one header, because the original's own headers
 //! (`Nats-Msg-Id` above all) must not act on the copy.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -116,7 +117,7 @@ impl DeadLetter {
     pub(crate) fn new(consumer: &str, original: &Original<'_>, death: Death) -> Self {
         let mut errors = death.errors;
         errors.truncate(ERRORS);
-        errors.iter_mut().for_each(shorten);
+        errors.iter_mut().for_each(|error| shorten(error, ERROR_BYTES));
         Self {
             stream: original.stream.to_owned(),
             stream_seq: original.stream_seq,
@@ -172,9 +173,9 @@ impl DeadLetter {
     }
 }
 
-fn shorten(text: &mut String) {
-    if text.len() > ERROR_BYTES {
-        text.truncate(text.floor_char_boundary(ERROR_BYTES));
+fn shorten(text: &mut String, most: usize) {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
         text.push_str(" ...");
     }
 }
@@ -200,6 +201,8 @@ pub(crate) async fn bury(connection: &Connection, letter: &DeadLetter, body: Byt
 /// The letter's sequence in the stream of dead letters, which is its id.
 async fn publish_until_confirmed(connection: &Connection, letter: &DeadLetter, body: Bytes) -> u64 {
     let mut pause = Duration::from_millis(100);
+    // What is too large today would be for ever, and hold up its worker as long.
+    let (letter, body) = &fitting(letter, body, connection.client().max_payload());
     loop {
         let reason = match publish(connection, letter, body.clone()).await {
             Ok((id, true)) => {
@@ -231,10 +234,50 @@ async fn publish_until_confirmed(connection: &Connection, letter: &DeadLetter, b
     }
 }
 
+/// Room in a message for what the client adds to the headers.
+const MARGIN: usize = 4 * 1024;
+/// JetStream takes no more than 64 KiB of headers, and the letter is one of them.
+const MOST_HEADER: usize = 64 * 1024 - MARGIN;
+/// Bytes that are left of an error where even those have no room; as JSON they may become six times as many.
+const SHORT_ERROR_BYTES: usize = 512;
+
+/// The letter and its body if they fit into one message. Otherwise without what can be spared best, and saying so: headers
+/// that are not the event's, then all headers and most of the errors, then the end of the body.
+fn fitting(letter: &DeadLetter, body: Bytes, max_payload: usize) -> (Cow<'_, DeadLetter>, Bytes) {
+    let room = max_payload.saturating_sub(MARGIN);
+    let size = |letter: &DeadLetter| as_header(letter).map_or(0, |header| header.len());
+    let fits = |letter: &DeadLetter| size(letter) <= MOST_HEADER && size(letter) + body.len() <= room;
+    if fits(letter) {
+        return (Cow::Borrowed(letter), body);
+    }
+    let without = |what: &str, headers: HeaderPairs, error_bytes: usize| {
+        let mut smaller = DeadLetter { headers, ..letter.clone() };
+        smaller.errors.iter_mut().for_each(|error| shorten(error, error_bytes));
+        let (seq, stream) = (letter.stream_seq, &letter.stream);
+        smaller.errors.push(format!("the letter has no room for {what}; the whole is message {seq} of {stream}"));
+        smaller
+    };
+    let of_event: HeaderPairs = letter.headers.iter().filter(|(name, _)| name.starts_with("ce-")).cloned().collect();
+    let spared = [
+        without("headers that do not begin with ce-", of_event, ERROR_BYTES),
+        without("the headers", Vec::new(), SHORT_ERROR_BYTES),
+    ];
+    if let Some(smaller) = spared.into_iter().find(fits) {
+        return (Cow::Owned(smaller), body);
+    }
+    let smaller = without("the headers and the end of the body", Vec::new(), SHORT_ERROR_BYTES);
+    let kept = room.saturating_sub(size(&smaller)).min(body.len());
+    (Cow::Owned(smaller), body.slice(..kept))
+}
+
+fn as_header(letter: &DeadLetter) -> Result<String, String> {
+    serde_json::to_string(letter).map_err(|e| e.to_string())
+}
+
 /// The letter's id, and whether it is new.
 async fn publish(connection: &Connection, letter: &DeadLetter, body: Bytes) -> Result<(u64, bool), String> {
     let mut headers = HeaderMap::new();
-    headers.insert(HEADER, serde_json::to_string(letter).map_err(|e| e.to_string())?);
+    headers.insert(HEADER, as_header(letter)?);
     let message = PublishMessage::build()
         .payload(body)
         .headers(headers)

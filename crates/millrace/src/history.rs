@@ -9,6 +9,7 @@ use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig};
 use futures::StreamExt;
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::connection::Connection;
 use crate::usage;
@@ -31,6 +32,21 @@ pub struct Section {
 pub struct HistoryError {
     pub stream: String,
     pub reason: String,
+}
+
+/// The last sequence of a stream; 0 if it never held anything.
+pub async fn last_sequence(connection: &Connection, stream: &str) -> Result<u64, HistoryError> {
+    let found = connection.jetstream().get_stream(stream).await;
+    let failed = |reason: String| HistoryError { stream: stream.to_owned(), reason };
+    Ok(found.map_err(|e| failed(e.to_string()))?.cached_info().state.last_sequence)
+}
+
+/// The last sequence of a stream that was stored before `at`.
+pub async fn last_before(connection: &Connection, stream: &str, at: OffsetDateTime) -> Result<u64, HistoryError> {
+    let failed = |reason: String| HistoryError { stream: stream.to_owned(), reason };
+    let at = at.format(&Rfc3339).map_err(|e| failed(e.to_string()))?;
+    let next = crate::topology::sequence_at(connection, stream, &at).await.map_err(|e| failed(e.to_string()))?;
+    Ok(next.saturating_sub(1))
 }
 
 /// A message as a stream holds it.

@@ -4,6 +4,7 @@
 //! service already accepts work. Stop: sources of work first, handlers finish what they began, the writer commits, the
 //! outbox drains as far as the broker allows. Nothing accepted is lost at any point: what is left stands in the database.
 
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,13 @@ use crate::store::{
 };
 use crate::topology::{self, Topology, TopologyError};
 
+/// Ceilings of the random delay before a consumer's first retry and its later ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryDelays {
+    pub first: Duration,
+    pub most: Duration,
+}
+
 /// Limits that all services share.
 #[derive(Debug, Clone)]
 pub struct KitSettings {
@@ -35,6 +43,8 @@ pub struct KitSettings {
     pub relay: RelaySettings,
     /// `ack_wait` and `max_attempts` come from the declared consumer.
     pub consumer: ConsumerSettings,
+    /// Of single consumers, by their durable name, instead of those in `consumer`.
+    pub retry_delays: BTreeMap<String, RetryDelays>,
     /// Whether a service creates what is missing at the broker.
     pub topology_auto_apply: bool,
     /// Event versions that are no longer published, besides those that are [retired](crate::retirement) at the broker.
@@ -48,6 +58,7 @@ impl Default for KitSettings {
             writer: WriterSettings::default(),
             relay: RelaySettings::default(),
             consumer: ConsumerSettings::default(),
+            retry_delays: BTreeMap::new(),
             topology_auto_apply: true,
             retired: Retired::default(),
         }
@@ -119,6 +130,17 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(6);
 impl<M: SqliteModel + PostgresModel> Kit<M> {
     /// Opens the database and starts what writes and publishes. Waits for a PostgreSQL server that is not there yet.
     pub async fn start(parts: KitParts, model: M, migrations: &'static [Migration]) -> Result<Self, Error> {
+        Self::start_publishing_when(parts, model, migrations, watch::channel(true).1).await
+    }
+
+    /// As [`start`](Self::start), but nothing is published until `gate` is true; what is committed before waits in the
+    /// outbox.
+    pub async fn start_publishing_when(
+        parts: KitParts,
+        model: M,
+        migrations: &'static [Migration],
+        gate: watch::Receiver<bool>,
+    ) -> Result<Self, Error> {
         let service = parts.service;
         let component = parts.health.component("database");
         component.not_ready("opening");
@@ -140,7 +162,7 @@ impl<M: SqliteModel + PostgresModel> Kit<M> {
         )
         .map_err(failed)?;
         let relay_stop = CancellationToken::new();
-        let relay_task = tokio::spawn(relay.run(writer.clone(), relay_stop.clone()));
+        let relay_task = tokio::spawn(relay.publish_when(gate).run(writer.clone(), relay_stop.clone()));
         let relay_stop = relay_stop.drop_guard();
         tokio::spawn(watch_database(database.clone(), component, parts.shutdown.clone()));
         let topology = ensure_in_background(&parts);
@@ -211,11 +233,14 @@ impl<M: Model> Kit<M> {
         let Some(spec) = self.parts.topology.consumers.iter().find(|spec| spec.durable == durable).cloned() else {
             return Err(Error::UndeclaredConsumer { service: self.parts.service, durable });
         };
-        let settings = ConsumerSettings {
+        let mut settings = ConsumerSettings {
             ack_wait: spec.ack_wait,
             max_attempts: spec.max_deliver,
             ..self.parts.settings.consumer.clone()
         };
+        if let Some(RetryDelays { first, most }) = self.parts.settings.retry_delays.get(&durable).copied() {
+            (settings.retry_first, settings.retry_most) = (first, most);
+        }
         let parts = self.parts.clone();
         let restore: crate::consumer::Restore = Arc::new(move || {
             let parts = parts.clone();
@@ -240,6 +265,16 @@ impl<M: Model> Kit<M> {
         let consumer = Consumer::new(connection, &spec.stream, router, settings, gates, restore);
         self.when_topology_stands(|stop| consumer.run(stop));
         Ok(())
+    }
+
+    /// Ends when streams and consumers stand as they are declared.
+    pub fn topology_stands(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut topology = self.topology.clone();
+        async move {
+            if topology.wait_for(|state| matches!(state, Some(Ok(())))).await.is_err() {
+                std::future::pending().await
+            }
+        }
     }
 
     fn when_topology_stands<F>(&mut self, consume: impl FnOnce(CancellationToken) -> F + Send + 'static)

@@ -6,6 +6,10 @@
 
 use std::sync::OnceLock;
 
+use time::OffsetDateTime;
+
+use crate::inbox::Mark;
+
 /// Which safety is off.
 pub const VARIABLE: &str = "MILLRACE_SABOTAGE";
 
@@ -32,7 +36,15 @@ impl Sabotage {
     }
 }
 
-/// Nobody remembers which events were handled.
+/// Stands in the inbox behind the id of an event that was handled again.
+pub const AGAIN: &str = " again ";
+
+/// A mark beside the one there is, so that it can be counted how often an event was handled.
+pub(crate) fn handled_again(mark: &Mark, now: OffsetDateTime) -> Mark {
+    Mark { event_id: format!("{}{AGAIN}{}", mark.event_id, now.unix_timestamp_nanos()), ..mark.clone() }
+}
+
+/// Nobody looks up which events were handled.
 pub static INBOX: Sabotage = Sabotage::new("inbox");
 /// Events are published from memory alone.
 pub static OUTBOX: Sabotage = Sabotage::new("outbox");

@@ -6,6 +6,7 @@ use contracts::Timestamp;
 use millrace::event::Cause;
 use millrace::store::{StoreError, Submission, Writer};
 use time::OffsetDateTime;
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -23,7 +24,12 @@ pub(crate) struct Deadlines {
 }
 
 impl Deadlines {
-    pub(crate) async fn run(self, shutdown: CancellationToken) {
+    /// Begins once `may_end` is true.
+    pub(crate) async fn run(self, mut may_end: watch::Receiver<bool>, shutdown: CancellationToken) {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            true = async { may_end.wait_for(|may_end| *may_end).await.is_ok() } => {}
+        }
         let mut look = every(self.settings.deadline_poll.get());
         let mut prune = every(self.settings.idempotency_key_prune.get());
         loop {

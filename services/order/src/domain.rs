@@ -103,6 +103,17 @@ pub enum Placement {
     Clash,
 }
 
+/// What a database that is older than the streams has learnt again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recalled {
+    Now,
+    /// It was here already.
+    Known,
+    /// The order has ended otherwise here: both ends have been told.
+    Contradicted(End),
+    UnknownOrder,
+}
+
 impl Order {
     /// An order of which nothing is known yet.
     pub fn unknown(id: OrderId) -> Self {
@@ -116,6 +127,34 @@ impl Order {
         }
         self.placed = Some(Placed { order: order.clone(), foreign, accepted_at: now, deadline_at, ended: None });
         Placement::Accepted(self.settle(now))
+    }
+
+    /// Takes the order on as this service has told of it before. Decides nothing: the end may have been told as well.
+    pub fn recall_placed(
+        &mut self,
+        order: &OrderCreated,
+        foreign: bool,
+        at: Timestamp,
+        deadline_at: Timestamp,
+    ) -> Recalled {
+        if self.placed.is_some() {
+            return Recalled::Known;
+        }
+        self.placed = Some(Placed { order: order.clone(), foreign, accepted_at: at, deadline_at, ended: None });
+        Recalled::Now
+    }
+
+    /// Ends the order as this service has told before: others act on that, so whatever was heard since decides nothing.
+    pub fn recall_end(&mut self, end: End, at: Timestamp) -> Recalled {
+        match self.placed.as_ref().map(|placed| placed.ended) {
+            None => Recalled::UnknownOrder,
+            Some(Some((ended, _))) if ended == end => Recalled::Known,
+            Some(Some((ended, _))) => Recalled::Contradicted(ended),
+            Some(None) => {
+                self.end(end, at);
+                Recalled::Now
+            }
+        }
     }
 
     /// Takes a fact into account; says whether it ended the order.

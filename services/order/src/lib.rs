@@ -12,9 +12,11 @@
 //! | `replay` | timelines rebuilt from the streams |
 //! | [`catalog`] | prices, from the key-value bucket |
 //! | `deadlines` | timers |
+//! | `catch_up` | what was told before, learnt again by a database from an older copy |
 
 pub mod api;
 pub mod catalog;
+mod catch_up;
 mod changes;
 mod deadlines;
 pub mod domain;
@@ -40,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
 use crate::catalog::Catalog;
+use crate::catch_up::CatchUp;
 use crate::changes::Changes;
 use crate::deadlines::Deadlines;
 use crate::handlers::Handlers;
@@ -63,8 +66,11 @@ pub async fn run(parts: Parts) -> Result<(), Error> {
     let sellable = kit.health.component("catalog");
     sellable.not_ready("it has not been read yet");
     let model = OrderModel { deadline: settings.deadline.get(), key_lifetime: settings.idempotency_key_lifetime.get() };
-    let mut kit = Kit::start(kit, model, MIGRATIONS).await?;
+    let (caught_up_now, caught_up) = watch::channel(false);
+    let mut kit = Kit::start_publishing_when(kit, model, MIGRATIONS, caught_up.clone()).await?;
     let reads = Reads::new(kit.database());
+    // Before anything new is told, or it would say nothing about what was told before.
+    let known = kit.read_first(|| reads.told_up_to(catch_up::ORDERS)).await?;
     let (catalog, changes) = (Catalog::default(), Changes::default());
 
     // The copy first: with it orders can be taken before NATS answers.
@@ -74,17 +80,34 @@ pub async fn run(parts: Parts) -> Result<(), Error> {
     }
     follow_catalog(&mut kit, catalog.clone(), sellable, shutdown.clone());
 
+    let catch_up = CatchUp {
+        connection: kit.connection().clone(),
+        writer: kit.writer(),
+        changes: changes.clone(),
+        known,
+        done: caught_up_now,
+    };
+    let (stands, stop) = (kit.topology_stands(), shutdown.clone());
+    kit.spawn("catching up with the stream", async move {
+        tokio::select! {
+            () = async { stands.await; catch_up.run().await } => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+        stop.cancelled().await;
+        Ok(())
+    });
+
     let handlers = Handlers { writer: kit.writer(), changes: changes.clone() };
     for router in handlers::routers(&handlers) {
-        kit.consume(router, Vec::new())?;
+        kit.consume(router, vec![caught_up.clone()])?;
     }
     drop(handlers);
 
     let deadlines =
         Deadlines { reads: reads.clone(), writer: kit.writer(), changes: changes.clone(), settings: settings.clone() };
-    let stop = shutdown.clone();
+    let (stop, may_end) = (shutdown.clone(), caught_up.clone());
     kit.spawn("deadlines", async move {
-        deadlines.run(stop).await;
+        deadlines.run(may_end, stop).await;
         Ok(())
     });
 
@@ -110,7 +133,8 @@ pub async fn run(parts: Parts) -> Result<(), Error> {
 
     let streams = Arc::new(Semaphore::new(settings.max_streams.min(Semaphore::MAX_PERMITS)));
     let settings = Arc::new(settings);
-    let api = Api { writer: kit.writer(), reads, catalog, changes, settings, streams, shutdown: shutdown.clone() };
+    let api =
+        Api { writer: kit.writer(), reads, catalog, changes, settings, streams, caught_up, shutdown: shutdown.clone() };
     // The longest a request at hand can still take.
     let patience = api.settings.body_timeout.get() + api.settings.submit_patience.get();
     kit.spawn("http", async move {

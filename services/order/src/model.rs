@@ -12,7 +12,7 @@ use millrace::store::{Model, Outbound, Table};
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use crate::domain::{Cancellation, End, Fact, Order, Placement};
+use crate::domain::{Cancellation, End, Fact, Order, Placement, Recalled};
 use crate::timeline as shown;
 
 /// The name under which this service appears on timelines.
@@ -38,6 +38,24 @@ pub enum Intent {
     ForgetKeys { used_before: Timestamp },
     /// Puts timelines right: the state of orders is not touched.
     Mend(Mending),
+    /// What this service has told of orders, as the stream has it.
+    Recall(Vec<Told>),
+}
+
+/// An event of this service, read from the stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told {
+    pub order_id: OrderId,
+    pub what: ToldWhat,
+    /// As the timeline shows it.
+    pub observed: Observed,
+}
+
+/// What such an event says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ToldWhat {
+    Placed { order: Box<OrderCreated>, foreign: bool },
+    Ended(End),
 }
 
 /// What is wrong with timelines, by the history on the streams.
@@ -102,6 +120,8 @@ pub enum Outcome {
     /// A fact or a deadline was taken into account; whether that ended the order.
     Noted(Option<End>),
     Mended(Mended),
+    /// One for each event.
+    Recalled(Vec<Recalled>),
     Done,
 }
 
@@ -180,6 +200,10 @@ impl<'a> Needs<'a> {
                     needs.entries.extend(events.chain(stray));
                     needs.highest.extend(needs.entries.iter().skip(from).map(|(id, _)| *id));
                 }
+                Intent::Recall(told) => {
+                    needs.orders.extend(told.iter().map(|told| told.order_id));
+                    needs.entries.extend(told.iter().map(|told| (told.order_id, told.observed.event_id.as_str())));
+                }
                 Intent::SaveCatalog(_) | Intent::ForgetKeys { .. } => {}
             }
         }
@@ -238,6 +262,7 @@ impl Model for OrderModel {
             }),
             Intent::AcceptForeign { order, event_id } => self.accept_foreign(rows, order, event_id, now, out),
             Intent::Mend(mending) => Outcome::Mended(rows.mend(mending)),
+            Intent::Recall(told) => Outcome::Recalled(told.iter().map(|told| self.recall(rows, told, out)).collect()),
             Intent::SaveCatalog(change) => {
                 rows.catalog.push(change.clone());
                 Outcome::Done
@@ -288,6 +313,30 @@ impl OrderModel {
             out.publish_versions(event_id, order, &[1]);
             event_id.clone()
         }))
+    }
+
+    /// Publishes nothing: it is what was published.
+    fn recall(&self, rows: &mut Rows, told: &Told, out: &mut Outbound) -> Recalled {
+        let known_by_facts = rows.orders.get(&told.order_id).is_some_and(|row| row.order.placed.is_none());
+        let at = told.observed.at;
+        let is_new = !rows.known_entries.contains(&(told.order_id, told.observed.event_id.clone()));
+        let recalled = rows.change(told.order_id, out, |order, timeline, _| {
+            let recalled = match &told.what {
+                ToldWhat::Placed { order: created, foreign } => {
+                    order.recall_placed(created, *foreign, at, later(at, self.deadline))
+                }
+                ToldWhat::Ended(end) => order.recall_end(*end, at),
+            };
+            timeline.extend((recalled == Recalled::Now && is_new).then(|| told.observed.clone()));
+            recalled
+        });
+        if recalled == Recalled::Now {
+            rows.known_entries.insert((told.order_id, told.observed.event_id.clone()));
+            if known_by_facts && matches!(told.what, ToldWhat::Placed { .. }) {
+                rows.filled.insert(told.order_id);
+            }
+        }
+        recalled
     }
 
     fn place(

@@ -4,13 +4,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use contracts::OrderId;
 use futures::StreamExt as _;
 use millrace::event::Cause;
 use millrace::store::StoreError;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::model::{Intent, Row};
+use crate::model::Intent;
 use crate::steps::{Steps, now_ms};
 
 /// How many payments wait for an operator.
@@ -50,18 +51,19 @@ async fn once(steps: &Steps, shutdown: &CancellationToken) -> Result<usize, Stor
     if steps.is_suspended() {
         return Ok(0);
     }
-    let due = steps.reads.due(now_ms(), steps.settings.sweep_batch).await?;
+    let due = steps.reads.due_ids(now_ms(), steps.settings.sweep_batch).await?;
     let taken = due.len();
     let failed = AtomicBool::new(false);
     futures::stream::iter(due)
-        .for_each_concurrent(steps.settings.sweep_concurrency, async |row| {
+        .for_each_concurrent(steps.settings.sweep_concurrency, async |(order_id, correlation_id)| {
             // With the gateway suspended again in the middle of a round, the rest waits for the next.
             if shutdown.is_cancelled() || steps.is_suspended() || failed.load(Ordering::Relaxed) {
                 return;
             }
-            if let Err(reason) = take_up(steps, &row).await {
-                failed.store(true, Ordering::Relaxed);
-                warn!(order.id = %row.payment.order_id, reason = %reason, "an overdue payment could not be recorded");
+            if let Err(reason) = take_up(steps, order_id, correlation_id).await {
+                // What the database refuses about one payment says nothing about the others.
+                failed.fetch_or(!matches!(reason, StoreError::Failed(_)), Ordering::Relaxed);
+                warn!(order.id = %order_id, reason = %reason, "an overdue payment could not be recorded");
             }
         })
         .await;
@@ -69,9 +71,9 @@ async fn once(steps: &Steps, shutdown: &CancellationToken) -> Result<usize, Stor
 }
 
 /// Claims a payment, so that other instances leave it alone, and takes its due steps.
-async fn take_up(steps: &Steps, row: &Row) -> Result<(), StoreError> {
-    let cause = Cause { correlation_id: row.correlation_id.clone(), ..Cause::spontaneous() };
-    let claim = Intent::Claim { order_id: row.payment.order_id };
+async fn take_up(steps: &Steps, order_id: OrderId, correlation_id: String) -> Result<(), StoreError> {
+    let cause = Cause { correlation_id, ..Cause::spontaneous() };
+    let claim = Intent::Claim { order_id };
     if let Some(row) = steps.writer.submit_because(cause.clone(), claim).await? {
         steps.drive(row, &cause).await?;
     }

@@ -26,7 +26,7 @@ pub struct Where {
 
 #[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
 pub enum InState {
-    /// Nobody has decided yet
+    /// Nobody has decided yet, or a replay was not answered
     #[default]
     Waiting,
     /// Replayed, whatever came of it

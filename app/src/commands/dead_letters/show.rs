@@ -73,6 +73,12 @@ pub async fn list(context: &Context, desk: &DeadLetters, args: List) -> CommandR
     if !context.json && !listing.unreadable.is_empty() {
         output::note(&format!("Messages of the stream that do not say what they are: {:?}", listing.unreadable));
     }
+    let unanswered = letters.iter().filter(|letter| letter.state == State::ReplayUnanswered).count();
+    if !context.json && unanswered > 0 {
+        output::note(&format!(
+            "{unanswered} of them were replayed and nothing was heard of it (--flat shows which): is the service running? Replaying again is harmless."
+        ));
+    }
     if !context.json && !letters.is_empty() && !args.flat {
         output::note(
             "one: millrace dead-letters show ID   all of a kind: millrace dead-letters replay --all --canary 1 --consumer ...",
@@ -155,7 +161,7 @@ fn print(letter: &Letter) {
         output::line("what was done about it:");
         letter.history.iter().for_each(|entry| output::line(&format!("  {}", sentence(entry))));
     }
-    if letter.state == State::Waiting {
+    if letter.state.waits() {
         let id = letter.id;
         output::note(&format!(
             "next: millrace dead-letters replay {id} [--edit]   or: millrace dead-letters discard {id} --reason TEXT"
@@ -194,6 +200,7 @@ fn state(state: &State) -> String {
         State::FailedAgain { dead_letter } => format!("failed again: dead letter {dead_letter} waits in its place"),
         State::Discarded { reason } => format!("discarded: {reason}"),
         State::BeingReplayed => "being replayed".to_owned(),
+        State::ReplayUnanswered => "replayed, and nothing was heard of it: waiting again".to_owned(),
         other => other.as_str().to_owned(),
     }
 }

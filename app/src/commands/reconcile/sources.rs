@@ -245,7 +245,7 @@ pub async fn dead_letters(scratch: &Scratch, connection: &Connection) -> Result<
     let listing = desk.list(&all).await.map_err(|e| Failure::new(e.to_string()))?;
     for letter in listing.letters {
         let about = &letter.about;
-        let waiting = matches!(letter.state, State::Waiting | State::BeingReplayed);
+        let waiting = letter.state.waits() || letter.state == State::BeingReplayed;
         scratch
             .add_letter(&about.consumer, &about.stream, about.stream_seq, letter.id, waiting)
             .map_err(scratch_failed)?;

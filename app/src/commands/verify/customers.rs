@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::evidence::{CancelAnswer, Wish};
+use super::evidence::{CancelAnswer, Poison, Wish};
 use super::stories::{Story, Way};
 use crate::failure::Failure;
 
@@ -122,12 +122,12 @@ impl Customers {
     }
 
     /// Messages that nobody can read, spread over `length`. Returns how often each was published.
-    pub async fn poison(&self, poison: Vec<(String, String)>, length: Duration) -> BTreeMap<String, u64> {
+    pub async fn poison(&self, poison: Vec<(String, String)>, length: Duration) -> BTreeMap<String, Poison> {
         let pause = length / u32::try_from(poison.len() + 1).unwrap_or(u32::MAX);
         let mut published = BTreeMap::new();
         for (mark, body) in &poison {
             sleep(pause).await;
-            published.insert(mark.clone(), self.publish(body).await);
+            published.insert(mark.clone(), Poison { body: body.clone(), published: self.publish(body).await });
         }
         published
     }

@@ -15,8 +15,8 @@ pub type Id = String;
 pub struct Evidence {
     /// One for each order that somebody wanted.
     pub wishes: Vec<Wish>,
-    /// What a request had to be told: marks of messages that nobody can read, and how often each was published.
-    pub poison: BTreeMap<String, u64>,
+    /// Messages that nobody can read, by a mark in their body.
+    pub poison: BTreeMap<String, Poison>,
     /// Units of each product at first.
     pub opening: BTreeMap<String, i64>,
     /// Units that came in or went out during the run.
@@ -71,6 +71,14 @@ pub struct Book {
     /// By the reservations of all orders.
     pub held: i64,
     pub taken: i64,
+}
+
+/// A message that nobody can read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Poison {
+    pub body: String,
+    /// How often it was published.
+    pub published: u64,
 }
 
 /// What somebody wanted and was told.
@@ -129,6 +137,8 @@ pub struct Listed {
 pub struct Entry {
     pub event_id: String,
     pub event_type: String,
+    /// Unix milliseconds.
+    pub at: Option<i64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -183,7 +193,6 @@ pub struct Letter {
     pub subject: String,
     pub reason: String,
     pub error: String,
-    /// The beginning of the body.
     pub body: String,
 }
 

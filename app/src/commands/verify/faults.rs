@@ -13,8 +13,7 @@ use super::Backend;
 use super::sabotage::Safety;
 use crate::stack::Role;
 
-/// Whether `--faults all` rolls the store of NATS back. Off until services publish again what a broker has forgotten;
-/// named in a list it runs all the same.
+/// Whether `--faults all` rolls the store of NATS back.
 const POWER_LOSS_IN_ALL: bool = true;
 
 /// The services that are broken. The simulators never are: they are the outside world, and their ledgers are evidence.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use crate::output;
 
 /// Violations shown in words; the JSON has as many.
 const SHOWN: usize = 10;
+/// Of a run without a safety in which no invariant was violated: neither a success nor the failure that was asked for.
+const EXIT_UNNOTICED: u8 = 3;
 /// Dead letters and the like, shown below the table.
 const REMARKS: usize = 12;
 
@@ -150,6 +153,19 @@ impl Report {
             && self.findings.iter().all(|finding| finding.violations.is_empty())
     }
 
+    /// A run without a safety in which nobody noticed says nothing good about the checks.
+    fn went_unnoticed(&self) -> bool {
+        self.without.is_some() && self.violated().next().is_none()
+    }
+
+    pub fn exit_code(&self) -> ExitCode {
+        match (self.went_unnoticed(), self.passed()) {
+            (true, _) => ExitCode::from(EXIT_UNNOTICED),
+            (false, true) => ExitCode::SUCCESS,
+            (false, false) => ExitCode::FAILURE,
+        }
+    }
+
     /// The invariants that do not hold.
     fn violated(&self) -> impl Iterator<Item = &'static str> {
         self.findings.iter().filter(|finding| !finding.violations.is_empty()).map(|finding| finding.id)
@@ -244,7 +260,10 @@ impl Report {
         if let Some(safety) = self.without {
             let noticed: Vec<_> = self.violated().collect();
             output::line(&match noticed.as_slice() {
-                [] => format!("Without {}, and NO INVARIANT NOTICED.", safety.name()),
+                [] => format!(
+                    "Without {}, and NO INVARIANT NOTICED: the checks prove nothing about it (exit code {EXIT_UNNOTICED}).",
+                    safety.name()
+                ),
                 _ => format!("Without {}, as was asked for, which broke {}.", safety.name(), noticed.join(", ")),
             });
         }
@@ -287,6 +306,7 @@ impl Report {
             "target": target,
             "sabotage": self.without.map(Safety::name),
             "violated": self.violated().collect::<Vec<_>>(),
+            "went_unnoticed": self.went_unnoticed(),
             "again": self.again,
             "orders": self.orders,
             "accepted": self.requests.accepted,

@@ -12,7 +12,7 @@ use crate::stack::Role;
 /// What keeps orders from being lost or doubled, by the name of what its absence is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Safety {
-    /// Which events were handled is remembered. Without: neither written down nor looked up
+    /// Which events were handled is looked up. Without: each is handled as often as it comes
     Inbox,
     /// Events are kept until the broker has confirmed them. Without: published from memory alone
     Outbox,

@@ -175,7 +175,12 @@ impl Installation {
 
     /// Waits until every process says that it is ready.
     pub(crate) async fn ready(&self) {
-        for port in self.ops.values() {
+        self.ready_but(&[]).await;
+    }
+
+    /// As [`ready`](Self::ready), leaving out processes that do not run.
+    pub(crate) async fn ready_but(&self, stopped: &[&str]) {
+        for (_, port) in self.ops.iter().filter(|(name, _)| !stopped.contains(&name.as_str())) {
             wait_for_http(&format!("http://127.0.0.1:{port}/readyz"), PATIENCE).await;
         }
     }

@@ -65,9 +65,10 @@ impl Shop {
         eventually(PATIENCE, accepted, "the order to be accepted").await
     }
 
-    /// Asks for a cancellation; whether it comes in time, and whether anybody answers, is left open.
-    pub(crate) async fn try_cancel(&self, order_id: &str) {
-        let _ = self.http.post(format!("{}/orders/{order_id}/cancel", self.api)).send().await;
+    /// Asks for a cancellation; whether it comes in time, and whether anybody answers, is left open. Returns the status.
+    pub(crate) async fn try_cancel(&self, order_id: &str) -> Option<u16> {
+        let answer = self.http.post(format!("{}/orders/{order_id}/cancel", self.api)).send().await;
+        answer.ok().map(|answer| answer.status().as_u16())
     }
 
     /// Every order the API knows of.

@@ -56,7 +56,8 @@ impl Filter {
     pub fn matches(&self, letter: &Letter) -> bool {
         let about = &letter.about;
         let state = match (self.state, &letter.state) {
-            (Wanted::All, _) | (Wanted::Waiting, State::Waiting) | (Wanted::Discarded, State::Discarded { .. }) => true,
+            (Wanted::All, _) | (Wanted::Discarded, State::Discarded { .. }) => true,
+            (Wanted::Waiting, state) => state.waits(),
             (Wanted::Replayed, state) => !matches!(state, State::Waiting | State::Discarded { .. }),
             _ => false,
         };
@@ -138,7 +139,7 @@ impl DeadLetters {
     }
 
     async fn discard_one(&self, letter: &Letter, log: Option<&Log>, reason: &str) -> Outcome {
-        if !matches!(letter.state, State::Waiting | State::BeingReplayed) {
+        if !letter.state.waits() && letter.state != State::BeingReplayed {
             return Outcome::Refused { why: format!("it is {} already", letter.state.as_str()) };
         }
         let what = What::Discarded { letter_stored_at: letter.stored_at, reason: reason.to_owned() };
@@ -178,6 +179,6 @@ const SIZE: &str = "Nats-Msg-Size";
 
 fn assemble(id: u64, stored_at: OffsetDateTime, about: DeadLetter, size: usize, log: Option<&Log>) -> Letter {
     let history = log.map_or_else(Vec::new, |log| history_of(stored_at, &log.entries));
-    let state = State::of(&history);
+    let state = State::of(&history, OffsetDateTime::now_utc());
     Letter { id, stored_at, about, size, body: bytes::Bytes::new(), history, state }
 }

@@ -1,6 +1,7 @@
 //! A dead letter with its history, and what that adds up to.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -33,6 +34,9 @@ pub enum State {
     Waiting,
     /// On its way to the consumer.
     BeingReplayed,
+    /// Replayed, and nothing was heard of it since: whoever replayed it was cut off before it left, its service does not
+    /// run, or the audit could not be written. It waits for somebody as before; a replay that comes twice has one effect.
+    ReplayUnanswered,
     /// Replayed, and handled.
     Handled,
     /// Replayed, and failed again: the new dead letter waits in its place.
@@ -44,23 +48,33 @@ pub enum State {
     },
 }
 
+/// After this time a replay of which nothing was heard waits for somebody again: longer than all of a consumer's attempts
+/// take as they are by default, five times half a minute.
+pub const REPLAY_ANSWERED_WITHIN: Duration = Duration::from_secs(5 * 60);
+
 impl State {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
             Self::BeingReplayed => "being_replayed",
+            Self::ReplayUnanswered => "replay_unanswered",
             Self::Handled => "handled",
             Self::FailedAgain { .. } => "failed_again",
             Self::Discarded { .. } => "discarded",
         }
     }
 
+    /// Whether it is for somebody to decide what becomes of the letter.
+    pub fn waits(&self) -> bool {
+        matches!(self, Self::Waiting | Self::ReplayUnanswered)
+    }
+
     /// From a letter's entries. Only the latest replay counts, whatever order its end and its beginning were written in.
-    pub(super) fn of(history: &[Entry]) -> Self {
+    pub(super) fn of(history: &[Entry], now: OffsetDateTime) -> Self {
         let decided = history.iter().rev().find(|e| matches!(e.what, What::Replayed { .. } | What::Discarded { .. }));
-        let replay_id = match decided.map(|entry| &entry.what) {
-            Some(What::Discarded { reason, .. }) => return Self::Discarded { reason: reason.clone() },
-            Some(What::Replayed { replay_id, .. }) => replay_id,
+        let (replay_id, sent_at) = match decided.map(|entry| (&entry.what, entry.at)) {
+            Some((What::Discarded { reason, .. }, _)) => return Self::Discarded { reason: reason.clone() },
+            Some((What::Replayed { replay_id, .. }, at)) => (replay_id, at),
             _ => return Self::Waiting,
         };
         let ends = || history.iter().filter(|entry| entry.what.replay_id() == Some(replay_id));
@@ -74,7 +88,11 @@ impl State {
                 _ => None,
             })
             .or_else(|| ends().any(|e| matches!(e.what, What::NotSent { .. })).then_some(Self::Waiting))
-            .unwrap_or(Self::BeingReplayed)
+            .unwrap_or(if now < sent_at + REPLAY_ANSWERED_WITHIN {
+                Self::BeingReplayed
+            } else {
+                Self::ReplayUnanswered
+            })
     }
 }
 
@@ -182,8 +200,11 @@ mod tests {
             (vec![discarded()], State::Discarded { reason: "a test".into() }),
             (vec![discarded(), replayed("a"), handled("a")], State::Handled),
         ] {
-            assert_eq!(State::of(&history), expected, "{history:?}");
+            assert_eq!(State::of(&history, AT), expected, "{history:?}");
         }
+        let later = AT + REPLAY_ANSWERED_WITHIN;
+        assert_eq!(State::of(&[replayed("a")], later), State::ReplayUnanswered);
+        assert_eq!(State::of(&[replayed("a"), handled("a")], later), State::Handled);
     }
 
     #[test]

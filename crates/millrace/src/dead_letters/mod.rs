@@ -20,7 +20,7 @@ pub mod replays;
 
 pub use desk::{DeadLetters, Filter, Listing, Wanted};
 pub use error::Error;
-pub use letter::{Group, Letter, State, group};
+pub use letter::{Group, Letter, REPLAY_ANSWERED_WITHIN, State, group};
 pub use redeliver::redeliver;
 pub use replay::{Ended, Options, Outcome, Progress, Report};
 pub use replays::{Correction, ReplayOf};

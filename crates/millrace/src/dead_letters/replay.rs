@@ -205,7 +205,7 @@ impl<P: FnMut(Progress) + Send> Campaign<'_, P> {
             Err(error @ (Error::NotFound(_) | Error::Unreadable(_))) => return refused(error.to_string()),
             Err(error) => return Err(error),
         };
-        if letter.state != State::Waiting && !self.options.again {
+        if !letter.state.waits() && !self.options.again {
             return refused(match &letter.state {
                 State::FailedAgain { dead_letter } => {
                     format!("it was replayed and failed again; dead letter {dead_letter} waits in its place")

@@ -12,7 +12,7 @@ use async_nats::jetstream::publish::PublishAck;
 use async_nats::{HeaderName, HeaderValue};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -101,6 +101,8 @@ pub struct Relay {
     server: (u64, String),
     /// Events confirmed by the broker, by subject.
     counters: HashMap<String, metrics::Counter>,
+    /// Nothing is published until this is true.
+    gate: Option<watch::Receiver<bool>>,
 }
 
 /// A walk through the table in commit order.
@@ -161,8 +163,18 @@ impl Relay {
             revive: false,
             server: (0, String::new()),
             counters: HashMap::new(),
+            gate: None,
         };
         (relay, RelaySender { rows: sender, missed })
+    }
+
+    /// Publishes nothing until `gate` is true.
+    pub(crate) fn publish_when(self, gate: watch::Receiver<bool>) -> Self {
+        Self { gate: Some(gate), ..self }
+    }
+
+    fn may_publish(&self) -> bool {
+        self.connection.is_connected() && self.gate.as_ref().is_none_or(|gate| *gate.borrow())
     }
 
     /// Publishes until `stop` is cancelled, then finishes what was committed as long as the broker takes it. What is left
@@ -191,7 +203,7 @@ impl Relay {
             }
             if stop.is_cancelled() && self.rows.is_empty() {
                 let nothing_to_do = in_flight.is_empty() && self.queue.nothing_ready() && self.page.is_none();
-                if nothing_to_do || !self.connection.is_connected() {
+                if nothing_to_do || !self.may_publish() {
                     break;
                 }
             }
@@ -318,7 +330,7 @@ impl Relay {
     }
 
     fn start_publishing(&mut self, in_flight: &mut FuturesUnordered<BoxFuture<'static, Published>>) {
-        if !self.connection.is_connected() {
+        if !self.may_publish() {
             return;
         }
         while in_flight.len() < self.settings.max_in_flight.max(1) {

@@ -25,6 +25,8 @@ const PRUNE_LIMIT: i64 = 2_000;
 const PRUNE_PAUSE: Duration = Duration::from_millis(100);
 /// Conflicts in a row after which an intent is given back to its caller.
 const MAX_CONFLICTS: u32 = 20;
+/// For so long after its commit a message has to be in the outbox, whatever server answers: shorter than rows are kept.
+const STANDS_FOR: Duration = Duration::from_secs(60);
 /// Pauses while the database is away.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -76,7 +78,8 @@ pub(super) async fn run<M: Model, S: Session<M>>(core: Core<M>, session: S, mut 
     prune.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut waiting = Vec::with_capacity(core.settings.max_batch);
     let mut closed = false;
-    let mut committer = Committer { core, session, pruned_to: 0, in_doubt: false, gave_up: None };
+    let mut committer =
+        Committer { core, session, pruned_to: 0, in_doubt: false, gave_up: None, newest: None, went_back: false };
     let mut next_commit = tokio::time::Instant::now();
     loop {
         let mut confirming = Vec::new();
@@ -106,6 +109,10 @@ pub(super) async fn run<M: Model, S: Session<M>>(core: Core<M>, session: S, mut 
             waiting.push(one);
         }
         committer.commit_all(std::mem::take(&mut waiting), gather(confirming, &mut inbox)).await;
+        if committer.went_back {
+            // What is in memory here, the relay's rows above all, belongs to the database that was.
+            return;
+        }
     }
     let rest = gather(Vec::new(), &mut inbox);
     if !rest.is_empty() {
@@ -129,6 +136,10 @@ struct Committer<M, S> {
     in_doubt: bool,
     /// Set once the database was found to be away while nobody may wait for it.
     gave_up: Option<String>,
+    /// The last message that was committed here, and when.
+    newest: Option<(String, Instant)>,
+    /// It is not in the database that answers now.
+    went_back: bool,
 }
 
 impl<M: Model, S: Session<M>> Committer<M, S> {
@@ -228,6 +239,15 @@ impl<M: Model, S: Session<M>> Committer<M, S> {
                     }
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
+                Err(SessionError::WentBack) => {
+                    self.session.abandon();
+                    self.went_back = true;
+                    error!(
+                        service = self.core.service,
+                        "the database has gone back in time: what was committed a moment ago is not there. A standby that lagged has taken over, or a copy was put in its place. The service ends, to start from what is there; set its consumers back, see \"A database is restored from an older copy\" in the runbook"
+                    );
+                    return Err(Refusal::Left("the database has gone back in time".into()));
+                }
                 Err(SessionError::Conflict(reason)) if conflicts < MAX_CONFLICTS => {
                     self.session.rollback().await;
                     debug!(service = self.core.service, reason, "another instance got in between, deciding again");
@@ -269,11 +289,22 @@ impl<M: Model, S: Session<M>> Committer<M, S> {
         let now = OffsetDateTime::now_utc();
         let now_ms = unix_ms(now);
         session.begin().await?;
-        // Sabotage: nobody remembers what was handled.
-        let remembers = !sabotage::INBOX.is_on();
-        let mark_of = |one: &'a Waiting<M>| one.submission.mark.as_ref().filter(|_| remembers);
+        if session.reconnected()
+            && let Some((message_id, at)) = &self.newest
+            && at.elapsed() < STANDS_FOR
+            && !session.has_message(message_id).await?
+        {
+            return Err(SessionError::WentBack);
+        }
+        let mark_of = |one: &'a Waiting<M>| one.submission.mark.as_ref();
         let marks: BTreeSet<&Mark> = waiting.iter().filter_map(|one| mark_of(one)).collect();
         let mut seen = if marks.is_empty() { HashSet::new() } else { session.mark(&marks, now_ms).await? };
+        if sabotage::INBOX.is_on() && !seen.is_empty() {
+            // Sabotage: what was handled before is handled again, and written down once more.
+            let seen = std::mem::take(&mut seen);
+            let again: Vec<Mark> = seen.iter().map(|mark| sabotage::handled_again(mark, now)).collect();
+            session.mark(&again.iter().collect(), now_ms).await?;
+        }
         let fresh = |seen: &HashSet<Mark>, one: &'a Waiting<M>| mark_of(one).is_none_or(|mark| !seen.contains(mark));
         let intents: Vec<&M::Intent> =
             waiting.iter().filter(|one| fresh(&seen, one)).map(|one| &one.submission.intent).collect();
@@ -320,6 +351,9 @@ impl<M: Model, S: Session<M>> Committer<M, S> {
         if !confirmations.is_empty() {
             crash::AFTER_MARKED.reach();
         }
+        if let Some(last) = messages.last().filter(|_| !sabotage::OUTBOX.is_on()) {
+            self.newest = Some((last.message_id.clone(), Instant::now()));
+        }
         if std::mem::take(&mut self.in_doubt) {
             // Before the rows of this batch, which must not overtake those of a commit that went through unnoticed.
             core.relay.unsure();
@@ -358,7 +392,8 @@ impl<M: Model, S: Session<M>> Committer<M, S> {
                 self.session.rollback().await;
                 reason
             }
-            Err(_) => {
+            // The next commit finds out by itself.
+            Ok(Err(SessionError::WentBack)) | Err(_) => {
                 self.session.abandon();
                 "it took too long".into()
             }

@@ -93,8 +93,15 @@ impl From<rusqlite::Error> for StoreError {
                 | rusqlite::ErrorCode::DatabaseLocked
                 | rusqlite::ErrorCode::DiskFull
                 | rusqlite::ErrorCode::SystemIoFailure
-                | rusqlite::ErrorCode::CannotOpen,
+                | rusqlite::ErrorCode::CannotOpen
+                // It refuses everybody alike: to give up message after message would not help.
+                | rusqlite::ErrorCode::ReadOnly
+                | rusqlite::ErrorCode::PermissionDenied
+                | rusqlite::ErrorCode::DatabaseCorrupt
+                | rusqlite::ErrorCode::NotADatabase,
             ) => Self::Unavailable(error.to_string()),
+            // Has no code of its own.
+            _ if error.to_string().starts_with("no such table") => Self::Unavailable(error.to_string()),
             _ => Self::Failed(error.to_string()),
         }
     }
@@ -118,6 +125,24 @@ impl From<deadpool_postgres::PoolError> for StoreError {
         match error {
             deadpool_postgres::PoolError::Backend(error) => Self::Unavailable(postgres::full_text(&error)),
             other => Self::Unavailable(other.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::StoreError;
+
+    #[test]
+    fn a_sqlite_file_that_refuses_everybody_counts_as_away_and_a_refused_row_does_not() {
+        let of = |code| StoreError::from(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+        for code in [ffi::SQLITE_READONLY, 1032, ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB, ffi::SQLITE_FULL] {
+            assert!(matches!(of(code), StoreError::Unavailable(_)), "{code}");
+        }
+        for code in [ffi::SQLITE_CONSTRAINT, ffi::SQLITE_MISMATCH, ffi::SQLITE_TOOBIG] {
+            assert!(matches!(of(code), StoreError::Failed(_)), "{code}");
         }
     }
 }

@@ -21,12 +21,15 @@ pub(super) fn full_text(error: &tokio_postgres::Error) -> String {
     text
 }
 
-/// Whether the connection or the server is gone, as opposed to a statement that was refused.
+/// Whether the connection or the server is gone, or refuses everybody alike, as opposed to a statement that was refused.
 pub(super) fn is_connection_loss(error: &tokio_postgres::Error) -> bool {
     match error.code() {
         // Class 08: connection; 53: out of resources; 57: shutting down, starting up, or a statement that took too long;
-        // 58: system error; 25006: a standby; 25P03: the session idled in a transaction.
-        Some(code) => ["08", "53", "57", "58", "25006", "25P03"].iter().any(|class| code.code().starts_with(class)),
+        // 58: system error; 25006: a standby; 25P03: the session idled in a transaction; 42501, 42P01, 42703: no right, no
+        // table, no column, which no message is to blame for.
+        Some(code) => ["08", "53", "57", "58", "25006", "25P03", "42501", "42P01", "42703"]
+            .iter()
+            .any(|class| code.code().starts_with(class)),
         // Without a code it is the driver's. One that could not read a value has a connection all the same, and trying
         // that again for ever would hold up everybody else.
         None => error.is_closed() || is_io(error),
@@ -71,11 +74,12 @@ impl From<tokio_postgres::Error> for SessionError {
 pub(super) struct PostgresSession {
     pool: Pool,
     client: Option<Client>,
+    reconnected: bool,
 }
 
 impl PostgresSession {
     pub(super) fn new(pool: Pool) -> Self {
-        Self { pool, client: None }
+        Self { pool, client: None, reconnected: false }
     }
 
     fn client(&self) -> Result<&Client, SessionError> {
@@ -87,9 +91,20 @@ impl<M: PostgresModel> Session<M> for PostgresSession {
     async fn begin(&mut self) -> Result<(), SessionError> {
         if self.client.as_ref().is_none_or(|client| client.is_closed()) {
             self.client = None;
+            self.reconnected = true;
             self.client = Some(self.pool.get().await.map_err(|e| SessionError::Lost(StoreError::from(e).to_string()))?);
         }
         Ok(self.client()?.batch_execute("begin").await?)
+    }
+
+    fn reconnected(&mut self) -> bool {
+        std::mem::take(&mut self.reconnected)
+    }
+
+    async fn has_message(&mut self, message_id: &str) -> Result<bool, SessionError> {
+        let client = self.client()?;
+        let find = client.prepare_cached("select 1 from outbox where message_id = $1").await?;
+        Ok(client.query_opt(&find, &[&message_id]).await?.is_some())
     }
 
     async fn mark(&mut self, marks: &BTreeSet<&Mark>, now_ms: i64) -> Result<HashSet<Mark>, SessionError> {

@@ -10,6 +10,12 @@ use crate::outbox::{Confirmation, NewRow, header_text};
 /// One transaction at a time against one backend. Every method but `begin` runs between `begin` and `commit`.
 pub(super) trait Session<M: Model>: Send {
     fn begin(&mut self) -> impl Future<Output = Result<(), SessionError>> + Send;
+    /// Whether the last `begin` was the first over a new connection to a server, which may be another one.
+    fn reconnected(&mut self) -> bool {
+        false
+    }
+    /// Whether this message stands in the outbox.
+    fn has_message(&mut self, message_id: &str) -> impl Future<Output = Result<bool, SessionError>> + Send;
     /// Sets marks, in one order in all instances: two that were given the same events wait for each other in line. Returns
     /// which of them were set before.
     fn mark(
@@ -45,6 +51,8 @@ pub(super) enum SessionError {
     Conflict(String),
     /// Something in this batch cannot be stored.
     Refused(String),
+    /// What was committed here before is not there: it is another database, or an older state of this one.
+    WentBack,
 }
 
 impl From<header_text::Unstorable> for SessionError {

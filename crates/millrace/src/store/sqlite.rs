@@ -64,6 +64,10 @@ impl<M: SqliteModel> Session<M> for SqliteSession {
         Ok(self.db.prepare_cached("begin immediate")?.execute([]).map(|_| ())?)
     }
 
+    async fn has_message(&mut self, message_id: &str) -> Result<bool, SessionError> {
+        Ok(self.db.prepare_cached("select 1 from outbox where message_id = ?")?.exists([message_id])?)
+    }
+
     async fn mark(&mut self, marks: &BTreeSet<&Mark>, now_ms: i64) -> Result<HashSet<Mark>, SessionError> {
         let mut insert = self.db.prepare_cached(
             "insert into inbox (consumer, event_id, handled_at) values (?, ?, ?) on conflict do nothing",

@@ -33,3 +33,10 @@ pub use plan::{Change, Entry, Kind, Plan};
 pub use rewind::{Rewound, Since, rewind};
 pub use spec::{BucketSpec, ConsumerSpec, DeliverPolicy, Discard, SpecError, StreamSpec, Topology};
 pub(crate) use subjects::{covers, overlap};
+
+use crate::connection::Connection;
+
+/// See [`last_before`](crate::history::last_before).
+pub(crate) async fn sequence_at(connection: &Connection, stream: &str, time: &str) -> Result<u64, TopologyError> {
+    api::Api::new(connection).sequence_at(stream, time).await
+}

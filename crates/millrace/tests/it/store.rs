@@ -9,7 +9,7 @@ use futures::poll;
 use millrace::store::{Committed, StoreError, WriterSettings};
 use testkit::eventually;
 
-use crate::things::{Home, Intent, LIMIT, Writing, caused_by, execute, hold, in_time, no_relay, unmarked};
+use crate::things::{Home, Intent, LIMIT, Writing, caused_by, execute, hold, in_time, no_relay, number, unmarked};
 
 macro_rules! on_both_backends {
     ($($promise:ident),+ $(,)?) => {
@@ -35,6 +35,7 @@ on_both_backends!(
     a_caller_that_gave_up_in_time_is_not_committed,
     old_rows_go_however_busy_the_writer_is_and_young_or_unpublished_ones_stay,
     a_closed_writer_commits_what_waits_and_ends_though_handles_remain,
+    a_database_that_refuses_everything_is_waited_for,
 );
 
 async fn a_batch_commits_together_and_each_caller_gets_its_own_outcome(home: Home) {
@@ -112,6 +113,18 @@ async fn a_caller_that_gave_up_in_time_is_not_committed(home: Home) {
     drop(holding);
     let next = in_time(counting.writer.submit(unmarked(Intent::count("a")))).await;
     assert_eq!(next.unwrap(), Committed::Now(1));
+}
+
+/// Otherwise every message would run out of attempts within seconds.
+async fn a_database_that_refuses_everything_is_waited_for(home: Home) {
+    let counting = home.writer().await;
+    in_time(counting.writer.submit(unmarked(Intent::count("a")))).await.unwrap();
+    execute(&home, &counting.database, "alter table counters rename to away").await;
+    let mut waits = Box::pin(counting.writer.submit(unmarked(Intent::count("a"))));
+    let early = tokio::time::timeout(Duration::from_millis(500), &mut waits).await;
+    assert!(early.is_err(), "{early:?}");
+    execute(&home, &counting.database, "alter table away rename to counters").await;
+    assert_eq!(in_time(waits).await.unwrap(), Committed::Now(2));
 }
 
 async fn old_rows_go_however_busy_the_writer_is_and_young_or_unpublished_ones_stay(home: Home) {
@@ -325,4 +338,23 @@ async fn while_the_database_is_away_callers_may_give_up_and_a_stopping_service_d
     assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
     counting.writer.close();
     in_time(counting.task).await.unwrap();
+}
+
+/// A standby that lagged has taken over. What is in memory belongs to the server that was: another event may have the
+/// row's number there, and would count as published.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_has_gone_back_in_time_ends_the_writer() {
+    let home = Home::postgres().await;
+    let counting = home.writer().await;
+    in_time(counting.writer.submit(unmarked(Intent::count("a")))).await.unwrap();
+    let others = "select pg_terminate_backend(pid) from pg_stat_activity
+                  where datname = current_database() and pid <> pg_backend_pid()";
+    execute(&home, &counting.database, others).await;
+    assert_eq!(in_time(counting.writer.submit(unmarked(Intent::count("a")))).await.unwrap(), Committed::Now(2));
+
+    execute(&home, &counting.database, &format!("delete from outbox where id > 1; {others}")).await;
+    let refused = in_time(counting.writer.submit(unmarked(Intent::count("a")))).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    in_time(counting.task).await.unwrap();
+    assert_eq!(number(&counting.database, "select value from counters").await, 2);
 }

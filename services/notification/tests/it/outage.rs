@@ -1,10 +1,12 @@
 //! The running service when providers or processes fail.
 
 use contracts::OrderId;
+use millrace::config::HumanDuration;
+use notification::Settings;
 use notification::domain::{Fact, Policy};
 use testkit::eventually;
 
-use crate::running::{Running, Sinks, mode};
+use crate::running::{Announced, Running, Sinks, mode, next};
 use crate::support::{Bench, PATIENCE, Place, order, policy};
 
 const ANN: Option<&str> = Some("ann@example.org");
@@ -58,5 +60,25 @@ async fn a_mail_whose_answer_was_lost_is_repeated_under_the_same_id() {
     running.publish(&order(id, ANN, None)).await;
     let mails = sinks.mails_eventually(id, 2).await;
     assert_eq!(mails[0]["message_id"], mails[1]["message_id"]);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_server_that_stays_away_too_long_makes_the_notice_fail_and_say_so() {
+    let (nats, place, sinks) = (testkit::nats().await, Place::sqlite(), Sinks::start().await);
+    let settings = Settings { give_up_after: HumanDuration::from_millis(1_000), ..sinks.settings() };
+    let running = Running::start(&nats, &place, settings).await;
+    let mut heard = running.listen().await;
+    sinks.mail_mode(mode("down")).await;
+    let id = OrderId::generate();
+    running.publish(&order(id, ANN, None)).await;
+    let announced = next(&mut heard).await;
+    let Announced::Failed(failed) = announced else { panic!("{announced:?}") };
+    assert!(failed.order_id == id && failed.reason.contains("not delivered within 1 s"), "{failed:?}");
+    // It is not sent behind that either.
+    sinks.mail_mode(mode("ok")).await;
+    running.publish(&order(OrderId::generate(), ANN, None)).await;
+    assert!(matches!(next(&mut heard).await, Announced::Sent(_)));
+    assert!(sinks.mails(id).await.is_empty());
     running.stop().await;
 }

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use millrace::problem::{CorrelationId, PathParams, Problem};
 
 use super::view::OrderView;
-use super::{Api, OrderPath, no_such_order, storing};
+use super::{Api, OrderPath, RETRY_AFTER, no_such_order, storing};
 use crate::domain::Cancellation;
 use crate::model::{Intent, Outcome};
 
@@ -32,6 +32,13 @@ pub(crate) async fn cancel_order(
     PathParams(OrderPath { order_id }): PathParams<OrderPath>,
     correlation: CorrelationId,
 ) -> Result<Response, Problem> {
+    // A database from an older copy may not know yet that the order has ended.
+    if !*api.caught_up.borrow() {
+        return Err(Problem::unavailable(
+            "After its start the service has to see first, with NATS, whether the order has ended; nothing was done.",
+            RETRY_AFTER,
+        ));
+    }
     let Outcome::Cancellation(cancellation) = api.submit(correlation, Intent::Cancel { order_id }).await? else {
         return Err(Problem::internal());
     };

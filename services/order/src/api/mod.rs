@@ -27,7 +27,7 @@ use millrace::problem::{CorrelationId, HttpLayer, HttpLimits, Problem, instrumen
 use millrace::store::{Committed, StoreError, Submission, Writer};
 use millrace::telemetry::trace::TraceContext;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Catalog;
@@ -50,6 +50,8 @@ pub struct Api {
     pub(crate) settings: Arc<Settings>,
     /// One permit per live stream.
     pub(crate) streams: Arc<Semaphore>,
+    /// Whether the database knows every end that was told before this start.
+    pub(crate) caught_up: watch::Receiver<bool>,
     /// Ends live streams.
     pub(crate) shutdown: CancellationToken,
 }
@@ -88,9 +90,20 @@ impl Api {
             Ok(Committed::Now(outcome)) => Ok(outcome),
             // Only events carry marks.
             Ok(Committed::Before) => Err(Problem::internal()),
+            // Its batch may have begun.
+            Err(error @ (StoreError::Unavailable(_) | StoreError::Stopped)) => Err(in_doubt(&error)),
             Err(error) => Err(storing(&error)),
         }
     }
+}
+
+/// What the caller is told who was not answered in time by the database.
+fn in_doubt(error: &StoreError) -> Problem {
+    let problem = storing(error);
+    let known = problem.detail.clone().unwrap_or_default();
+    problem.detail(format!(
+        "{known} It is not known whether this was done: repeat the request, with the same Idempotency-Key if it has one."
+    ))
 }
 
 /// What the caller is told when the database did not do it.

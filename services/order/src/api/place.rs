@@ -50,7 +50,7 @@ pub(crate) struct RequestHeaders {
         (status = 422, description = "Fields are wrong, each named in `errors`; or the Idempotency-Key was used for another request",
             body = Problem, content_type = "application/problem+json"),
         (status = 500, description = "A defect", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Nothing was done; try again after the time in `Retry-After`", body = Problem,
+        (status = 503, description = "Not taken in time, and it is not known whether it will be: repeat it with the same `Idempotency-Key` after the time in `Retry-After`", body = Problem,
             content_type = "application/problem+json"),
     )
 )]

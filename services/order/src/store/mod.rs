@@ -6,7 +6,7 @@ mod reads;
 mod rows;
 mod sqlite;
 
-pub use reads::{Listed, Page, Position, Reads};
+pub use reads::{Listed, Page, Position, Reads, ToldUpTo};
 
 use millrace::store::Migration;
 

@@ -40,6 +40,16 @@ pub struct Listed {
     pub next: Option<Position>,
 }
 
+/// What a database knows of what this service has told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToldUpTo {
+    /// Everything up to this sequence of the stream.
+    Sequence(u64),
+    /// Everything decided before this moment.
+    Time(Timestamp),
+    Nothing,
+}
+
 /// Lists of values are as long as a multiple of this.
 const LIST: usize = 64;
 
@@ -134,6 +144,23 @@ impl Reads {
         select!(self.database, sql, params, message_id)
     }
 
+    /// Up to where in the stream this database surely knows what this service has told. An event is published after its
+    /// commit and before a later one's place is written down, so below any place that stands here nothing is missing.
+    pub async fn told_up_to(&self, stream: &str) -> Result<ToldUpTo, StoreError> {
+        let sql =
+            "select stream_seq from outbox where stream = $1 and published_at is not null order by id desc limit 1";
+        let found: Result<Vec<_>, StoreError> =
+            select!(self.database, sql.to_owned(), vec![Param::Text(stream.to_owned())], int);
+        if let Some(sequence) = found?.pop() {
+            return Ok(ToldUpTo::Sequence(sequence.max(0) as u64));
+        }
+        // Old rows are removed. What was told and is not known here was decided after any end that is known here.
+        let sql = "select ended_at from orders where status <> 'unknown' and ended_at is not null
+                   order by accepted_at desc, order_id desc limit 1";
+        let found: Result<Vec<_>, StoreError> = select!(self.database, sql.to_owned(), vec![], int);
+        Ok(found?.pop().map_or(ToldUpTo::Nothing, |ms| ToldUpTo::Time(Timestamp::from_unix_ms(ms))))
+    }
+
     /// A page of the list, newest first.
     pub async fn list(&self, page: &Page) -> Result<Listed, StoreError> {
         let (sql, params) = page.select();
@@ -175,6 +202,10 @@ impl Reads {
 
 fn order_id<R: super::columns::Columns>(row: &R) -> Result<OrderId, R::Error> {
     row.order_id(0)
+}
+
+fn int<R: super::columns::Columns>(row: &R) -> Result<i64, R::Error> {
+    row.int(0)
 }
 
 fn message_id<R: super::columns::Columns>(row: &R) -> Result<String, R::Error> {

@@ -117,6 +117,17 @@ pub(super) async fn due(db: &Client, at_ms: i64, limit: u32) -> Result<Vec<Row>,
     db.query(&select, &[&at_ms, &i64::from(limit)]).await?.iter().map(read).collect()
 }
 
+/// See the same in `sqlite.rs`.
+pub(super) async fn due_ids(db: &Client, at_ms: i64, limit: u32) -> Result<Vec<(String, String)>, Error> {
+    let select = db
+        .prepare_cached(
+            "select order_id::text, correlation_id from payments where due_at <= $1 order by due_at limit $2",
+        )
+        .await?;
+    let rows = db.query(&select, &[&at_ms, &i64::from(limit)]).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
 pub(super) async fn count_needing_operator(db: &Client) -> Result<i64, Error> {
     let select = db.prepare_cached(COUNT_NEEDING_OPERATOR).await?;
     db.query_one(&select, &[]).await?.try_get(0)

@@ -28,6 +28,15 @@ impl Reads {
         }
     }
 
+    /// As [`due`](Self::due), by order and correlation id alone, so that a row that cannot be read holds up no other.
+    pub async fn due_ids(&self, at_ms: i64, limit: u32) -> Result<Vec<(OrderId, String)>, StoreError> {
+        let found = match self.database.pool() {
+            Pool::Sqlite(pool) => pool.read(move |db| Ok(sqlite::due_ids(db, at_ms, limit)?)).await?,
+            Pool::Postgres(pool) => postgres::due_ids(&pool.get().await?, at_ms, limit).await?,
+        };
+        Ok(found.into_iter().filter_map(|(id, correlation_id)| Some((id.parse().ok()?, correlation_id))).collect())
+    }
+
     /// How many payments only an operator can bring to an end.
     pub async fn count_needing_operator(&self) -> Result<i64, StoreError> {
         match self.database.pool() {

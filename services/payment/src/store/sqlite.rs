@@ -73,6 +73,13 @@ pub(super) fn due(db: &Connection, at_ms: i64, limit: u32) -> Result<Vec<Row>> {
         .collect()
 }
 
+/// Order and correlation id: what is wrong elsewhere in a row must not keep the others from being found.
+pub(super) fn due_ids(db: &Connection, at_ms: i64, limit: u32) -> Result<Vec<(String, String)>> {
+    db.prepare_cached("select order_id, correlation_id from payments where due_at <= ? order by due_at limit ?")?
+        .query_map([at_ms, i64::from(limit)], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
 pub(super) fn count_needing_operator(db: &Connection) -> Result<i64> {
     db.prepare_cached(COUNT_NEEDING_OPERATOR)?.query_row([], |row| row.get(0))
 }

@@ -238,6 +238,22 @@ impl World {
     }
 
     /// `down`, `errors`, `lose_answers`, `ok`, ...
+    /// Damages the database.
+    pub(crate) async fn execute(&self, sql: &str) {
+        match &self.database_url {
+            DatabaseUrl::Sqlite(path) => {
+                let db = rusqlite::Connection::open(path).unwrap();
+                db.busy_timeout(PATIENCE).unwrap();
+                db.execute_batch(sql).unwrap();
+            }
+            DatabaseUrl::Postgres(url) => {
+                let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+                tokio::spawn(connection);
+                client.batch_execute(sql).await.unwrap();
+            }
+        }
+    }
+
     pub(crate) async fn gateway_is(&self, mode: serde_json::Value) {
         let url = format!("{}/_control/mode", self.gateway);
         self.http.put(url).json(&mode).send().await.unwrap().error_for_status().unwrap();

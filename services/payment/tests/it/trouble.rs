@@ -13,6 +13,7 @@ on_both_backends! {
     an_order_whose_answers_are_lost_is_charged_once,
     a_gateway_that_is_away_costs_no_dead_letters_and_no_orders,
     a_capture_that_fails_for_good_is_shown_to_the_operator,
+    a_payment_that_cannot_be_read_holds_up_no_other,
 }
 
 async fn an_order_whose_answers_are_lost_is_charged_once(backend: Backend) {
@@ -69,6 +70,21 @@ async fn a_capture_that_fails_for_good_is_shown_to_the_operator(backend: Backend
     let shown = world.reads.needing_operator(10).await.unwrap();
     assert_eq!(shown.iter().map(|row| row.payment.order_id).collect::<Vec<_>>(), [order.order_id]);
     assert_eq!(world.dead_letters().await, 0);
+}
+
+async fn a_payment_that_cannot_be_read_holds_up_no_other(backend: Backend) {
+    let world = World::start(backend).await;
+    world.gateway_is(json!({ "mode": "down" })).await;
+    let (damaged, fine) = (created("pm_card_visa"), created("pm_card_visa"));
+    for order in [&damaged, &fine] {
+        world.publish(order).await;
+        world.state(order.order_id, State::Authorizing).await;
+    }
+    world.all_acknowledged().await;
+    let sql = format!("update payments set state = 'nonsense', due_at = 1 where order_id = '{}'", damaged.order_id);
+    world.execute(&sql).await;
+    world.gateway_is(json!({ "mode": "ok" })).await;
+    world.state(fine.order_id, State::Authorized).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use contracts::subjects;
 use millrace::event::Event;
 
 use super::{Finding, Index};
-use crate::commands::verify::evidence::{CancelAnswer, Evidence, Id, OrderRow, Wish};
+use crate::commands::verify::evidence::{CancelAnswer, Evidence, Id, Listed, OrderRow, Wish};
 
 /// I1: every accepted order reached exactly one end.
 pub(super) fn check(evidence: &Evidence, index: &Index<'_>) -> Finding {
@@ -64,6 +64,8 @@ fn order_ended(evidence: &Evidence, index: &Index<'_>, id: &Id, wish: &Wish) -> 
         Some(listed) if (&listed.status, &listed.reason) != (&order.status, &order.reason) => {
             wrong.push(format!("the API says {} and the database {}", listed.status, order.end()));
         }
+        // Elsewhere the rest of the story may still be on its way.
+        Some(listed) if !evidence.without_streams => wrong.extend(rest_of_the_story(order, listed)),
         Some(_) => {}
     }
     wrong.extend(match evidence.without_streams {
@@ -74,6 +76,19 @@ fn order_ended(evidence: &Evidence, index: &Index<'_>, id: &Id, wish: &Wish) -> 
         wrong.extend(end_is_possible(order, wish));
     }
     wrong
+}
+
+/// What the order service says of money and goods, once everything has settled.
+fn rest_of_the_story(order: &OrderRow, listed: &Listed) -> Option<String> {
+    let (payment, stock) = (listed.payment.as_str(), listed.stock.as_str());
+    let fits = match order.is_confirmed() {
+        true => (payment, stock) == ("captured", "committed"),
+        false => {
+            matches!(payment, "pending" | "declined" | "voided") && matches!(stock, "pending" | "rejected" | "released")
+        }
+    };
+    let ended = order.is_confirmed() || order.is_cancelled();
+    (ended && !fits).then(|| format!("is {}, and the order service says payment {payment}, stock {stock}", order.end()))
 }
 
 /// The stream tells the end the database knows, once.

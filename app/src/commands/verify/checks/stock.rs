@@ -53,6 +53,8 @@ pub(super) fn check(evidence: &Evidence, index: &Index<'_>) -> Finding {
     for (id, status) in &evidence.reservations {
         finding.look(Some(id), reservation(evidence, id, status));
     }
+    // Otherwise nobody can say that it never was.
+    finding.look(None, (evidence.samples.taken == 0).then(|| "the stock was never seen during the run".to_owned()));
     finding.checked += evidence.samples.taken;
     for wrong in &evidence.samples.wrong {
         finding.look(None, [format!("seen during the run: {wrong}")]);

@@ -1,5 +1,8 @@
 use std::collections::BTreeMap;
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 use super::{Finding, Index};
 use crate::commands::verify::evidence::{Entry, Evidence, Id, Message};
 
@@ -20,30 +23,43 @@ pub(super) fn check(evidence: &Evidence, index: &Index<'_>) -> Finding {
 
 fn compare(messages: &[&Message], timeline: &[Entry]) -> Vec<String> {
     // An event in two versions, or stored twice by the broker, is one event.
-    let mut events: BTreeMap<&str, (&str, u32)> = BTreeMap::new();
+    let mut events: BTreeMap<&str, (&Message, u32)> = BTreeMap::new();
     let mut wrong = Vec::new();
     for message in messages.iter().filter(|message| !message.is_older_version()) {
         match &message.event_id {
-            Some(id) => drop(events.insert(id, (&message.event_type, 0))),
+            Some(id) => drop(events.insert(id, (message, 0))),
             None => wrong.push(format!("{} {} on {} has no event id", message.subject, message.seq, message.stream)),
         }
     }
     for entry in timeline {
         match events.get_mut(entry.event_id.as_str()) {
             None => wrong.push(format!("{} {} is on the timeline and on no stream", entry.event_type, entry.event_id)),
-            Some((event_type, _)) if *event_type != entry.event_type => {
+            Some((message, _)) if message.event_type != entry.event_type => {
                 wrong.push(format!(
-                    "{} is {event_type} on its stream and {} on the timeline",
-                    entry.event_id, entry.event_type
+                    "{} is {} on its stream and {} on the timeline",
+                    entry.event_id, message.event_type, entry.event_type
+                ));
+            }
+            Some((message, _)) if happened_at(message).is_some_and(|at| entry.at != Some(at)) => {
+                wrong.push(format!(
+                    "{} {} happened at {} and is on the timeline at {:?}",
+                    entry.event_type, entry.event_id, message.at, entry.at
                 ));
             }
             Some((_, shown)) => *shown += 1,
         }
     }
-    for (id, (event_type, shown)) in events {
+    for (id, (message, shown)) in events {
         if shown != 1 {
+            let event_type = &message.event_type;
             wrong.push(format!("{event_type} {id} is on the timeline {shown} times"));
         }
     }
     wrong
+}
+
+/// Unix milliseconds, as precise as the database keeps it.
+fn happened_at(message: &Message) -> Option<i64> {
+    let at = OffsetDateTime::parse(&message.at, &Rfc3339).ok()?;
+    i64::try_from(at.unix_timestamp_nanos().div_euclid(1_000_000)).ok()
 }

@@ -16,8 +16,6 @@ use crate::commands::verify::evidence::{Consumer, Letter, Message};
 
 /// The streams with events.
 pub const STREAMS: [&str; 4] = ["ORDERS", "PAYMENTS", "INVENTORY", "NOTIFICATIONS"];
-/// As much of a dead letter's body as is kept to recognise it.
-const BODY_SHOWN: usize = 300;
 
 /// The last sequence of each stream of events.
 pub async fn last_sequences(connection: &Connection) -> Result<BTreeMap<&'static str, i64>, String> {
@@ -41,7 +39,7 @@ pub async fn messages(connection: &Connection) -> Result<Vec<Message>, String> {
 pub async fn dead_letters(connection: &Connection) -> Result<Vec<Letter>, String> {
     let mut all = Vec::new();
     read(connection, STREAM, |seq, message| {
-        let body: String = String::from_utf8_lossy(&message.payload).chars().take(BODY_SHOWN).collect();
+        let body = String::from_utf8_lossy(&message.payload).into_owned();
         all.push(match DeadLetter::from_headers(message.headers.as_ref()) {
             Some(letter) => Letter {
                 consumer: letter.consumer,

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use millrace::connection::Connection;
+use millrace::sabotage::AGAIN;
 use order::api::view::OrderList;
 use serde::de::DeserializeOwned;
 use simulators::gateway::ledger::Ledger;
@@ -115,7 +116,9 @@ impl Gatherer {
             };
             evidence.outboxes.insert(service.to_owned(), rows.iter().map(row).collect());
             let marks = self.rows(service, "select consumer, event_id from inbox").await?;
-            let marks = marks.iter().map(|row| (text(row, 0), text(row, 1))).collect();
+            // What was handled again without the inbox: see `millrace::sabotage`.
+            let event = |row: &Row| text(row, 1).split(AGAIN).next().unwrap_or_default().to_owned();
+            let marks = marks.iter().map(|row| (text(row, 0), event(row))).collect();
             evidence.inboxes.insert(service.to_owned(), marks);
         }
         evidence.messages = broker::messages(&self.connection).await?;
@@ -140,9 +143,9 @@ impl Gatherer {
             ended_at: int(row, 6),
         };
         evidence.orders = rows.iter().map(|row| (text(row, 0), order(row))).collect();
-        let entries = self.rows("order", "select order_id, event_id, event_type from order_timeline").await?;
+        let entries = self.rows("order", "select order_id, event_id, event_type, at from order_timeline").await?;
         for row in &entries {
-            let entry = Entry { event_id: text(row, 1), event_type: text(row, 2) };
+            let entry = Entry { event_id: text(row, 1), event_type: text(row, 2), at: int(row, 3) };
             evidence.timelines.entry(text(row, 0)).or_default().push(entry);
         }
         let mut cursor = String::new();

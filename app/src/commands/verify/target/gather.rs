@@ -95,8 +95,11 @@ impl Gatherer {
             let (id, reason) = (view.order_id.to_string(), view.reason.map(|reason| reason.as_str().to_owned()));
             let api = &self.apis[n % self.apis.len()];
             let timeline: Timeline = self.get(&format!("{api}/orders/{id}/timeline")).await?;
-            let entry =
-                |entry: order::api::view::TimelineEntry| Entry { event_id: entry.event_id, event_type: entry.event };
+            let entry = |entry: order::api::view::TimelineEntry| Entry {
+                event_id: entry.event_id,
+                event_type: entry.event,
+                at: Some(entry.at.unix_ms()),
+            };
             evidence.timelines.insert(id.clone(), timeline.timeline.into_iter().map(entry).collect());
             evidence.orders.insert(
                 id.clone(),

@@ -269,6 +269,45 @@ async fn a_result_that_does_not_come_in_time_is_told_as_such_and_still_written_d
     world.stop().await;
 }
 
+/// The operator's command wrote down that it replays, and was killed before it did.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_that_was_cut_off_before_it_left_waits_again_and_can_be_made_again() {
+    let world = World::start().await;
+    world.handling.set("a", Mood::Permanent);
+    world.publish("a").await;
+    let letter = world.waiting(1).await.remove(0);
+    world.handling.repair();
+    world.replayed_long_ago(&letter).await;
+    let waiting = world.waiting(1).await;
+    assert_eq!((waiting[0].id, &waiting[0].state), (letter.id, &State::ReplayUnanswered));
+    assert!(world.replay(&[letter.id], &Options::default()).await.all_handled());
+    assert_eq!((world.done("a").await, world.letters(Wanted::Waiting).await), (1, vec![]));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_too_large_for_a_letter_becomes_one_that_says_where_the_whole_is() {
+    let world = World::start().await;
+    // As JSON, in the letter, this header is twice as long: too long for the broker.
+    let headers = [("X-Trace".to_owned(), "\"".repeat(40 * 1024)), ("ce-id".to_owned(), "big".to_owned())];
+    world.publish_raw(&headers, br#"{"nonsense":1}"#.to_vec()).await;
+    // One of the worker, one of the onlooker.
+    let letter = world.waiting(2).await.remove(0);
+    let whole = in_time(world.operator.get(letter.id)).await.unwrap();
+    assert_eq!(whole.body, r#"{"nonsense":1}"#);
+    assert!(whole.about.headers.iter().any(|(name, _)| name == "ce-id"), "{:?}", whole.about.headers);
+    let said = whole.about.errors.last().unwrap();
+    assert!(said.contains("message 1 of JOBS"), "{said}");
+
+    // Nor is there room for the body, with what has to be said about it.
+    world.publish_raw(&[], vec![b'x'; 1024 * 1024 - 300]).await;
+    let second = world.waiting(4).await.remove(3);
+    assert!(second.about.errors.last().unwrap().contains("message 2 of JOBS"), "{:?}", second.about.errors);
+    world.publish("b").await;
+    eventually(LIMIT, || async { world.done("b").await == 1 }, "the next message to be handled").await;
+    world.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_installation_from_before_there_were_replays_gets_them_and_passes_over_those_of_others() {
     let nats = testkit::nats().await;

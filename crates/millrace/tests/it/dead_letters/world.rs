@@ -8,10 +8,11 @@ use std::time::Duration;
 use async_nats::jetstream::message::PublishMessage;
 use millrace::connection::Connection;
 use millrace::consumer::{ConsumerSettings, Failure, Router};
+use millrace::dead_letters::audit::{Entry, What};
 use millrace::dead_letters::{DeadLetters, Filter, Letter, Options, Report, Wanted};
 use millrace::event::{Cause, Event, EventId, Received, Retired, encode, encode_headers};
 use millrace::health::Health;
-use millrace::kit::{self, Kit, KitParts, KitSettings};
+use millrace::kit::{self, Kit, KitParts, KitSettings, RetryDelays};
 use millrace::store::Database;
 use millrace::topology::{ConsumerSpec, StreamSpec, Topology};
 use schemars::JsonSchema;
@@ -29,6 +30,7 @@ pub(super) const JOBS: &str = "JOBS";
 pub(super) const WORKER: &str = "worker-jobs";
 pub(super) const ONLOOKER: &str = "onlooker-jobs";
 pub(super) const ATTEMPTS: u32 = 3;
+const QUICK: RetryDelays = RetryDelays { first: Duration::from_millis(100), most: Duration::from_millis(200) };
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(super) struct JobCreated {
@@ -125,10 +127,12 @@ impl World {
             settings: KitSettings {
                 consumer: ConsumerSettings {
                     workers: 32,
-                    retry_first: Duration::from_millis(100),
-                    retry_most: Duration::from_millis(200),
+                    // So long that a test that waits for an attempt fails, unless the consumer has its own.
+                    retry_first: Duration::from_secs(3600),
+                    retry_most: Duration::from_secs(3600),
                     ..ConsumerSettings::default()
                 },
+                retry_delays: [(WORKER.to_owned(), QUICK)].into(),
                 ..KitSettings::default()
             },
             topology: bare_topology().with_dead_letters(),
@@ -204,6 +208,16 @@ impl World {
 
     pub(super) async fn replay(&self, ids: &[u64], options: &Options) -> Report {
         in_time(self.operator.replay(ids, options, |_| {})).await.unwrap()
+    }
+
+    /// Writes down that somebody replayed a letter, an hour ago.
+    pub(super) async fn replayed_long_ago(&self, letter: &Letter) {
+        let what = What::Replayed { replay_id: "r-1".into(), letter_stored_at: letter.stored_at, corrected: false };
+        let at = OffsetDateTime::now_utc() - Duration::from_secs(3600);
+        let entry = Entry { at, who: "somebody@else".into(), letter: letter.id, what };
+        let subject = format!("audit.dead_letters.{WORKER}.{}", letter.id);
+        let sent = self.connection.jetstream().publish(subject, serde_json::to_vec(&entry).unwrap().into());
+        in_time(in_time(sent).await.unwrap().into_future()).await.unwrap();
     }
 
     pub(super) async fn stop(self) {
