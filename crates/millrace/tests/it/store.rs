@@ -36,6 +36,7 @@ on_both_backends!(
     old_rows_go_however_busy_the_writer_is_and_young_or_unpublished_ones_stay,
     a_closed_writer_commits_what_waits_and_ends_though_handles_remain,
     a_database_that_refuses_everything_is_waited_for,
+    under_load_intents_that_come_apart_share_a_commit_and_a_lone_one_does_not_wait,
 );
 
 async fn a_batch_commits_together_and_each_caller_gets_its_own_outcome(home: Home) {
@@ -177,6 +178,27 @@ async fn old_rows_go_however_busy_the_writer_is_and_young_or_unpublished_ones_st
         assert_eq!(left, many, "{kind}");
     }
     assert_eq!(counting.number("select count(*) from inbox where consumer = 'young'").await, 3);
+}
+
+async fn under_load_intents_that_come_apart_share_a_commit_and_a_lone_one_does_not_wait(home: Home) {
+    let interval = Duration::from_secs(2);
+    let settings = WriterSettings { commit_interval: interval, ..WriterSettings::default() };
+    let database = home.open().await;
+    let counting = Writing::start(&database, settings, no_relay(&database).await);
+    let began = Instant::now();
+    in_time(counting.writer.submit(unmarked(Intent::count("lone")))).await.unwrap();
+    assert!(began.elapsed() < interval, "it waited for {:?}", began.elapsed());
+    let loads = counting.loads.load(Ordering::SeqCst);
+    let mut apart = Vec::new();
+    for _ in 0..5 {
+        let writer = counting.writer.clone();
+        apart.push(tokio::spawn(async move { writer.submit(unmarked(Intent::count("apart"))).await }));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for one in apart {
+        in_time(one).await.unwrap().unwrap();
+    }
+    assert_eq!(counting.loads.load(Ordering::SeqCst) - loads, 1, "they did not share a commit");
 }
 
 async fn a_closed_writer_commits_what_waits_and_ends_though_handles_remain(home: Home) {
