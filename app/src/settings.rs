@@ -24,6 +24,9 @@ use crate::failure::Failure;
 /// Every setting, its default and its meaning, in the form a user writes them.
 pub const DEFAULTS: &str = include_str!("../millrace.default.toml");
 
+/// Longer, and a handful of decisions in a row would take longer than whoever asked is willing to wait.
+const LONGEST_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -52,6 +55,7 @@ pub struct Database {
     pub readers: usize,
     pub connect_timeout: HumanDuration,
     pub max_batch: usize,
+    pub commit_interval: HumanDuration,
     pub queue: usize,
 }
 
@@ -195,6 +199,7 @@ impl Settings {
             },
             writer: WriterSettings {
                 max_batch: self.database.max_batch,
+                commit_interval: self.database.commit_interval.get(),
                 queue: self.database.queue,
                 prune_every: self.inbox.prune_every.get(),
                 keep_published: self.outbox.keep_published.get(),
@@ -299,6 +304,12 @@ impl Validate for Settings {
         for (setting, value) in durations {
             need(!value.is_zero(), setting, value.to_string(), "more than zero, such as \"1s\"");
         }
+        need(
+            self.database.commit_interval.get() <= LONGEST_COMMIT_INTERVAL,
+            "database.commit_interval",
+            self.database.commit_interval.to_string(),
+            "at most a second: every decision under load waits for it; \"0s\" switches it off",
+        );
         need(
             self.consumer.retry_most >= self.consumer.retry_first,
             "consumer.retry_most",

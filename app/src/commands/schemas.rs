@@ -6,6 +6,7 @@ mod baseline;
 mod check;
 mod export;
 mod list;
+mod objection;
 mod retire;
 mod usage;
 mod versions;
@@ -33,12 +34,14 @@ pub enum Command {
     /// A change of a version that is in use is fine if it breaks nobody: new readers must read what was written before
     /// (it is still in the streams), and old readers what is written from now on (they are still running). Of every
     /// difference it is said whom it breaks, where and why. What cannot be judged counts as a break. New events and new
-    /// versions are fine; a version that is gone is a break, unless --retired names it.
+    /// versions are fine; a version that is gone is a break, unless --retired or the file retired.txt beside the contracts
+    /// names it.
     ///
     /// One assumption is made: nobody used the name of a new optional field before it was declared, since writers send
     /// only declared fields. --strict does without it.
     ///
-    /// In CI, before a merge, compare with what is released and with what is about to be merged into:
+    /// In CI, before a merge, compare with what is about to be merged into, and with every release whose events are still
+    /// in the streams: a name that one release dropped and the next took up for something else breaks only the two together.
     ///
     ///   git fetch --depth 1 origin main && millrace schemas check --against FETCH_HEAD
     ///   millrace schemas check --against v1.4.0 --against v1.5.0
@@ -71,8 +74,8 @@ pub struct Check {
     /// any writer; `writers`, that old readers read new data, where writers go first and nothing old is read again
     #[arg(long, value_enum, default_value_t = Direction::Both)]
     direction: Direction,
-    /// A version that may be gone, since nobody reads it any more ("orders.created v1"); may be given several times.
-    /// `millrace schemas usage` shows who reads which
+    /// A version that may be gone, since nobody reads it any more ("orders.created v1"); may be given several times, and
+    /// be written into retired.txt beside the contracts. `millrace schemas usage` shows who reads which
     #[arg(long, value_name = "NAME vN")]
     retired: Vec<String>,
     /// Assume nothing of names that were not declared: they may have been used with any value

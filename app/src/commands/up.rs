@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use contracts::notifications::NotificationSent;
+use contracts::orders::{OrderCancelled, OrderConfirmed, OrderCreated};
 use indicatif::{ProgressBar, ProgressStyle};
 use millrace::config::Origin;
+use millrace::event::Event;
 use millrace::telemetry::{self, LogTarget};
 use serde_json::json;
 use std::io::IsTerminal;
@@ -185,13 +188,13 @@ impl Counts {
             let published = |subject: &str| {
                 series.starts_with(telemetry::metrics::PUBLISHED) && series.contains(&format!("subject=\"{subject}\""))
             };
-            if published("orders.created.v2") {
+            if published(OrderCreated::SUBJECT) {
                 counts.created += value;
-            } else if published("orders.confirmed") {
+            } else if published(OrderConfirmed::SUBJECT) {
                 counts.confirmed += value;
-            } else if published("orders.cancelled") {
+            } else if published(OrderCancelled::SUBJECT) {
                 counts.cancelled += value;
-            } else if published("notifications.sent") {
+            } else if published(NotificationSent::SUBJECT) {
                 counts.mails += value;
             } else if series.starts_with(telemetry::metrics::RETRIES) {
                 counts.retries += value;

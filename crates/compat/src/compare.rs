@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::Names;
-use crate::node::unjudgeable;
+use crate::node::{refers_elsewhere, unjudgeable};
 use crate::prove::{Gap, What, gaps};
 use crate::walk::edits;
 
@@ -64,12 +64,13 @@ pub struct Difference {
 
 /// Every difference, by path. None means that nobody can tell the two apart.
 pub fn compare(old: &Value, new: &Value, names: Names) -> Vec<Difference> {
-    if old == new {
-        return Vec::new();
-    }
-    if let Some(why) = unjudgeable(old).or_else(|| unjudgeable(new)) {
+    let unknown = if old == new { refers_elsewhere(old) } else { unjudgeable(old).or_else(|| unjudgeable(new)) };
+    if let Some(why) = unknown {
         let why = format!("cannot be judged, so it counts as a break: {why}");
         return vec![Difference { path: String::new(), verdict: Verdict::Breaking, why }];
+    }
+    if old == new {
+        return Vec::new();
     }
     let mut sides: BTreeMap<String, (Vec<String>, Vec<String>)> = BTreeMap::new();
     for Gap { path, what } in gaps(old, new, names) {

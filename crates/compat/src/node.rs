@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::keyword::is_annotation;
+use crate::keyword::{Shape, is_annotation, shape};
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Node<'a> {
@@ -51,7 +51,7 @@ impl<'a> Node<'a> {
 
     /// Where a reference leads, if that is in this document.
     pub(crate) fn target(self, reference: &str) -> Option<Self> {
-        let pointer = reference.strip_prefix('#')?;
+        let pointer = within(self.document, reference)?;
         if pointer.contains('%') || !(pointer.is_empty() || pointer.starts_with('/')) {
             return None;
         }
@@ -74,6 +74,16 @@ impl<'a> Node<'a> {
     }
 }
 
+/// The fragment of a reference into the document itself, by its own `$id` or without.
+fn within<'r>(document: &Value, reference: &'r str) -> Option<&'r str> {
+    let own = document.get("$id").and_then(Value::as_str).unwrap_or_default().trim_end_matches('#');
+    match reference.strip_prefix(own) {
+        Some("") => Some(""),
+        Some(rest) if rest.starts_with('#') => rest.strip_prefix('#'),
+        _ => reference.strip_prefix('#'),
+    }
+}
+
 /// Why nothing can be said about a document, if so.
 pub(crate) fn unjudgeable(document: &Value) -> Option<String> {
     match document.get("$schema") {
@@ -81,21 +91,40 @@ pub(crate) fn unjudgeable(document: &Value) -> Option<String> {
         Some(Value::String(dialect)) if dialect.trim_end_matches('#') == DIALECT => {}
         Some(other) => return Some(format!("it is written in {other}, and only JSON Schema 2020-12 is understood")),
     }
-    moving_reference(document, true)
+    find(document, true, &|keyword, says, top| {
+        let moves =
+            ["$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveAnchor", "$recursiveRef"].contains(&keyword);
+        // References within such a part are meant from there.
+        let is_document = !top && keyword == "$id" && says.is_string();
+        (moves || is_document).then(|| format!("it uses `{keyword}`, which is not understood"))
+    })
+    .or_else(|| refers_elsewhere(document))
 }
 
-/// Finds what makes a reference mean something else than the place it names.
-fn moving_reference(schema: &Value, top: bool) -> Option<String> {
-    const MOVING: [&str; 5] = ["$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveAnchor", "$recursiveRef"];
-    const DATA: [&str; 4] = ["enum", "const", "default", "examples"];
+/// Why a document that did not change may mean something else all the same, if so.
+pub(crate) fn refers_elsewhere(document: &Value) -> Option<String> {
+    find(document, true, &|keyword, says, _| {
+        let reference = says.as_str().filter(|_| keyword == "$ref")?;
+        within(document, reference).is_none().then(|| {
+            format!("it refers to {reference:?}, which is in another document; copy that into its own `$defs`")
+        })
+    })
+}
+
+/// The first thing that is found in a keyword, whatever schema it is in; the flag says whether that is the outermost.
+fn find(schema: &Value, top: bool, look: &dyn Fn(&str, &Value, bool) -> Option<String>) -> Option<String> {
+    let within = |value: &Value| find(value, false, look);
     match schema {
-        Value::Object(members) => members.iter().find_map(|(name, value)| {
-            if MOVING.contains(&name.as_str()) || (!top && name == "$id" && value.is_string()) {
-                return Some(format!("it uses `{name}`, which is not understood"));
-            }
-            if DATA.contains(&name.as_str()) { None } else { moving_reference(value, false) }
+        Value::Object(members) => members.iter().find_map(|(keyword, says)| {
+            look(keyword, says, top).or_else(|| match keyword.as_str() {
+                "enum" | "const" | "default" | "examples" => None,
+                // What is named here is a property or a definition, not a keyword.
+                "$defs" | "definitions" => says.as_object()?.values().find_map(within),
+                _ if shape(keyword) == Shape::Map => says.as_object()?.values().find_map(within),
+                _ => within(says),
+            })
         }),
-        Value::Array(values) => values.iter().find_map(|value| moving_reference(value, false)),
+        Value::Array(values) => values.iter().find_map(within),
         _ => None,
     }
 }

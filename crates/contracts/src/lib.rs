@@ -13,6 +13,7 @@ pub mod money;
 pub mod notifications;
 pub mod orders;
 pub mod payments;
+pub mod subjects;
 pub mod time;
 pub mod topology;
 
@@ -50,8 +51,8 @@ macro_rules! order_event {
     ($type:ty, $name:literal) => {
         order_event!(@ $type, $name, 1, $name);
     };
-    ($type:ty, $name:literal, version $version:literal, older $($older:ty),+) => {
-        order_event!(@ $type, $name, $version, concat!($name, ".v", $version), $($older),+);
+    ($type:ty, $name:literal, version $version:literal $(, older $($older:ty),+)?) => {
+        order_event!(@ $type, $name, $version, concat!($name, ".v", $version) $(, $($older),+)?);
     };
     (@ $type:ty, $name:literal, $version:literal, $subject:expr $(, $older:ty)*) => {
         impl millrace::event::Event for $type {

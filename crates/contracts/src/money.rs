@@ -50,7 +50,8 @@ impl FromStr for Currency {
 
     fn from_str(text: &str) -> Result<Self, MoneyError> {
         match text.as_bytes() {
-            &[a, b, c] if CODES.split_ascii_whitespace().any(|code| code == text) => Ok(Self([a, b, c])),
+            // Four bytes a code, with the space behind it.
+            &[a, b, c] if CODES.as_bytes().chunks(4).any(|code| code.starts_with(&[a, b, c])) => Ok(Self([a, b, c])),
             _ => Err(MoneyError::UnknownCurrency(text.chars().take(16).collect())),
         }
     }

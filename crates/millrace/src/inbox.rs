@@ -3,7 +3,7 @@
 use crate::event::Meta;
 
 /// One row of the inbox. Unique, so an event takes effect once per consumer however often it is delivered.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mark {
     pub consumer: String,
     pub event_id: String,

@@ -4,6 +4,8 @@
 //! again delivers it twice. The Message-ID is therefore handed in and stable, so that the recipient's server can tell
 //! and we can count.
 
+mod session;
+
 use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
@@ -15,13 +17,15 @@ use lettre::address::Envelope;
 use lettre::message::Mailbox;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::transport::smtp::Error as SmtpError;
-use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 use serde::Deserialize;
 use tokio::net::TcpStream;
+
+use self::session::{NotSent, Session};
 
 /// Replies that reject us and not the mail: authentication required, too weak, failed, or in need of encryption. An
 /// operator mends the settings, and the mail can go out then.
@@ -57,7 +61,7 @@ impl Default for EmailSettings {
             url: "smtp://127.0.0.1:2525".into(),
             from: "Millrace <orders@millrace.example>".into(),
             timeout_ms: 10_000,
-            idle_connections: 8,
+            idle_connections: 16,
         }
     }
 }
@@ -138,7 +142,7 @@ struct Inner {
     /// Connections with no conversation going on. lettre's own pool puts a connection back even when its conversation
     /// was cut short by a timeout, and the next mail would then take the rest of the old answers for its own; here a
     /// connection comes back only after a mail that went well, and is closed in every other case.
-    idle: Mutex<Vec<AsyncSmtpConnection>>,
+    idle: Mutex<Vec<Session>>,
     most_idle: usize,
 }
 
@@ -215,36 +219,31 @@ impl Inner {
     }
 
     async fn deliver(&self, server: &Server, envelope: &Envelope, content: &[u8]) -> Result<(), EmailError> {
-        let mut connection = match self.idle_connection().await {
-            Some(connection) => connection,
-            None => server.connect(self.timeout).await.map_err(|error| EmailError::Transient {
-                reason: format!("no session with {}:{}", server.host, server.port),
-                source: Some(error),
-            })?,
-        };
-        connection.send(envelope, content).await.map_err(rejected)?;
-        self.park(connection);
+        let idle = self.lock().pop();
+        if let Some(mut session) = idle {
+            match session.send(envelope, content).await {
+                Ok(()) => return Ok(self.park(session)),
+                Err(NotSent { gone: true, .. }) => {}
+                Err(NotSent { error, .. }) => return Err(rejected(error)),
+            }
+        }
+        let mut session = server.connect(self.timeout).await.map_err(|error| EmailError::Transient {
+            reason: format!("no session with {}:{}", server.host, server.port),
+            source: Some(error),
+        })?;
+        session.send(envelope, content).await.map_err(|NotSent { error, .. }| rejected(error))?;
+        self.park(session);
         Ok(())
     }
 
-    /// One that the server has not closed in the meantime.
-    async fn idle_connection(&self) -> Option<AsyncSmtpConnection> {
-        loop {
-            let mut connection = self.lock().pop()?;
-            if connection.test_connected().await {
-                return Some(connection);
-            }
-        }
-    }
-
-    fn park(&self, connection: AsyncSmtpConnection) {
+    fn park(&self, session: Session) {
         let mut idle = self.lock();
         if idle.len() < self.most_idle {
-            idle.push(connection);
+            idle.push(session);
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<AsyncSmtpConnection>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Session>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -305,7 +304,7 @@ impl Server {
         Ok(Self { port: url.port().unwrap_or(usual_port), host, security, credentials })
     }
 
-    async fn connect(&self, timeout: Duration) -> Result<AsyncSmtpConnection, Box<dyn Error + Send + Sync>> {
+    async fn connect(&self, timeout: Duration) -> Result<Session, Box<dyn Error + Send + Sync>> {
         let name = ClientId::default();
         let address = (self.host.as_str(), self.port);
         let mut connection = match &self.security {
@@ -323,10 +322,11 @@ impl Server {
         if let Security::StartTls(parameters) = &self.security {
             connection.starttls(parameters.clone(), &name).await?;
         }
+        let mut session = Session::begun(connection, &name).await?;
         if let Some(credentials) = &self.credentials {
-            connection.auth(DEFAULT_MECHANISMS, credentials).await?;
+            session.log_in(credentials).await?;
         }
-        Ok(connection)
+        Ok(session)
     }
 }
 
@@ -424,5 +424,82 @@ mod tests {
         {
             assert!(mailer.0.compose(&EmailMessage { to: to.into(), message_id: id.into(), ..message() }).is_err());
         }
+    }
+
+    /// A mail sink whose patience with silent clients is short, and how many mails it has.
+    async fn sink(idle_timeout_ms: u64) -> (Mailer, impl AsyncFn() -> u64, tokio_util::sync::DropGuard) {
+        let bind = || tokio::net::TcpListener::bind("127.0.0.1:0");
+        let (smtp, http) = (bind().await.unwrap(), bind().await.unwrap());
+        let (url, view) = (format!("smtp://{}", smtp.local_addr().unwrap()), http.local_addr().unwrap());
+        let settings = simulators::mail::Settings { idle_timeout_ms, ..Default::default() };
+        let stop = tokio_util::sync::CancellationToken::new();
+        tokio::spawn(simulators::mail::run(smtp, http, settings, stop.clone()));
+        let count = async move || {
+            let answer = reqwest::get(format!("http://{view}/messages?limit=0")).await.unwrap();
+            answer.json::<serde_json::Value>().await.unwrap()["received"].as_u64().unwrap()
+        };
+        (mailer(&url).unwrap(), count, stop.drop_guard())
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_the_server_has_closed_meanwhile_costs_no_mail() {
+        let (mailer, received, _stop) = sink(50).await;
+        for mails in 1..=2 {
+            mailer.send(&message()).await.unwrap();
+            assert_eq!(received().await, mails);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_recipient_that_is_refused_is_told_from_the_mail_that_goes_out_next() {
+        let (mailer, received, _stop) = sink(60_000).await;
+        let unknown = EmailMessage { to: "bounce@example.org".into(), ..message() };
+        for mails in 1..=2 {
+            let refused = mailer.send(&unknown).await.unwrap_err();
+            assert!(matches!(refused, EmailError::Permanent { .. }), "{refused}");
+            mailer.send(&message()).await.unwrap();
+            assert_eq!(received().await, mails);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_takes_one_command_at_a_time_is_told_one_at_a_time() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("smtp://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut buffer = [0; 4096];
+            stream.write_all(b"220 plain\r\n").await.unwrap();
+            for mails in 0.. {
+                loop {
+                    let read = stream.read(&mut buffer).await.unwrap();
+                    let text = String::from_utf8_lossy(&buffer[..read]).into_owned();
+                    if read == 0 {
+                        return mails;
+                    }
+                    let answer: &[u8] = match text.get(..4) {
+                        Some("EHLO") => b"250-plain\r\n250 8BITMIME\r\n",
+                        Some("DATA") => b"354 go on\r\n",
+                        Some("MAIL" | "RCPT" | "NOOP") => b"250 ok\r\n",
+                        _ if !text.ends_with("\r\n.\r\n") => b"",
+                        _ => b"250 kept\r\n",
+                    };
+                    stream.write_all(answer).await.unwrap();
+                    if answer == b"250 kept\r\n" {
+                        break;
+                    }
+                }
+            }
+            unreachable!("it serves until the client is gone")
+        });
+        let mailer = mailer(&url).unwrap();
+        for _ in 0..2 {
+            mailer.send(&message()).await.unwrap();
+        }
+        drop(mailer);
+        // Each read is answered once: commands that came together would wait for answers for ever.
+        assert_eq!(server.await.unwrap(), 2);
     }
 }

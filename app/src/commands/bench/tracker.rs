@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use contracts::orders::{OrderCancelled, OrderConfirmed};
+use contracts::payments::PaymentCaptured;
 use futures::StreamExt;
+use millrace::event::Event;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -72,9 +75,9 @@ impl Tracker {
             marks: Mutex::default(),
         });
         let subjects: [(&str, Seen); 3] = [
-            ("orders.confirmed", |tracker, order, at| tracker.confirmed(order, at)),
-            ("payments.captured", |tracker, _, _| tracker.ended()),
-            ("orders.cancelled", |tracker, _, _| {
+            (OrderConfirmed::SUBJECT, |tracker, order, at| tracker.confirmed(order, at)),
+            (PaymentCaptured::SUBJECT, |tracker, _, _| tracker.ended()),
+            (OrderCancelled::SUBJECT, |tracker, _, _| {
                 tracker.cancelled.fetch_add(1, Ordering::Relaxed);
                 tracker.ended();
             }),

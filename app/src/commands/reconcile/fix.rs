@@ -4,6 +4,7 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::message::PublishMessage;
 use contracts::api::{PaymentRecord, PaymentRelease, subjects};
 use millrace::dead_letters::{audit, redeliver};
+use millrace::outbox::header_text;
 use millrace::request_reply::request_json;
 use serde::Serialize;
 use serde_json::json;
@@ -58,7 +59,7 @@ async fn republish(sides: &Sides, service: &str, row: i64) -> Result<String, Str
     let rows = database.rows(sql).await.map_err(|failure| failure.message)?;
     let Some(found) = rows.first() else { return Err("its outbox has forgotten it meanwhile".into()) };
     let subject = text(found, 0);
-    let pairs: Vec<(String, String)> = serde_json::from_str(&text(found, 1)).map_err(|e| e.to_string())?;
+    let pairs = header_text::read(&text(found, 1)).map_err(|e| e.to_string())?;
     let body = maybe(found, 2).and_then(|hex| from_hex(&hex)).ok_or("its body cannot be read")?;
     let mut headers = HeaderMap::new();
     for (name, value) in &pairs {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::{self, OrderedConfig};
 use async_nats::jetstream::{self};
+use contracts::subjects;
 use contracts::topology::durables;
 use futures::StreamExt;
 use millrace::connection::Connection;
@@ -221,8 +222,8 @@ fn event(stream: &str, seq: u64, stored_at: i64, message: &jetstream::Message) -
     let id = header("ce-id").or_else(|| message_id.clone());
     let source = header("ce-source").unwrap_or_else(|| format!("/foreign/{subject}"));
     let event_id = id.map(|id| if source.starts_with(OWN_SOURCE_PREFIX) { id } else { format!("{source}#{id}") });
-    // Version 1 is for others; ours read the newest, under the same id.
-    let newest = subject != "orders.created" && event_id.is_some();
+    // Older versions are for others; ours read the newest, under the same id.
+    let newest = !subjects::is_older(&subject) && event_id.is_some();
     Some(Message {
         order_id: header("ce-subject").and_then(|order| known_as(&order)),
         message_id,

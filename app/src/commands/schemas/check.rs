@@ -19,7 +19,13 @@ pub fn run(context: &Context, args: &Check) -> CommandResult {
         Some(folder) => baseline::read_folder(folder)?,
         None => built_in(),
     };
-    let retired: Vec<Contract> = args.retired.iter().map(|text| named(text)).collect::<Result<_, _>>()?;
+    let retired = retired(args)?;
+    if args.current.is_none() && baseline::read_folder(&args.folder).is_ok_and(|files| files != new) {
+        output::note(&format!(
+            "{0}/ is not what this binary was built with, and the binary is judged; --current {0} judges the files",
+            args.folder.display()
+        ));
+    }
     let mut comparisons = Vec::new();
     for against in &args.against {
         let old = baseline::read(against, &args.folder)?;
@@ -52,11 +58,29 @@ pub fn run(context: &Context, args: &Check) -> CommandResult {
     Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Beside the contracts: one version a line that may be gone, `orders.created v1`; what follows a # is for people.
+const RETIRED: &str = "retired.txt";
+
+/// The versions that may be gone.
+fn retired(args: &Check) -> Result<Vec<Contract>, Failure> {
+    let path = args.current.as_ref().unwrap_or(&args.folder).join(RETIRED);
+    let listed = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(unreadable(&path, &error)),
+    };
+    let lines = listed.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    let lines = lines.filter(|line| !line.is_empty()).map(|line| named(line, &path.display().to_string()));
+    args.retired.iter().map(|text| named(text, "--retired")).chain(lines).collect()
+}
+
 /// `orders.created v1`
-fn named(text: &str) -> Result<Contract, Failure> {
+fn named(text: &str, place: &str) -> Result<Contract, Failure> {
     let parts = text.trim().split_once(" v").and_then(|(name, version)| Some((name, version.parse().ok()?)));
     let (name, version) = parts.ok_or_else(|| {
-        Failure::new(format!("--retired {text:?} names no version")).remedy("--retired \"orders.created v1\"").usage()
+        Failure::new(format!("{place}: {text:?} names no version"))
+            .remedy("write it like this: orders.created v1")
+            .usage()
     })?;
     Ok(Contract { name: name.to_owned(), version })
 }

@@ -7,12 +7,12 @@ use std::process::ExitCode;
 use millrace::connection::Connection;
 use millrace::dead_letters::audit::operator;
 use millrace::retirement::{self, Decision, State};
-use millrace::usage::{Evidence, Kind, Reader, Version, Visibility, Whose};
+use millrace::usage::{Evidence, Version, Whose};
 use serde_json::json;
 use time::OffsetDateTime;
 
 use super::super::Context;
-use super::usage;
+use super::objection::Objection;
 use super::versions::{self, Looking, Standings};
 use crate::failure::{CommandResult, Failure};
 use crate::{output, stack};
@@ -27,6 +27,9 @@ pub struct Retire {
     /// Retire it although idle readers are still registered
     #[arg(long)]
     ignore_idle: bool,
+    /// Retire it although subscribers without JetStream cannot be seen, or not all of them
+    #[arg(long)]
+    ignore_unseen: bool,
     #[command(flatten)]
     looking: Looking,
     #[command(flatten)]
@@ -64,21 +67,24 @@ pub async fn retire(context: &Context, args: Retire) -> CommandResult {
         .usage());
     }
     let connection = stack::connect(&context.settings, "schemas").await?;
-    if Standings::read(context, &connection).await?.of(&version).retired {
+    // What this command's own settings say about it is not what the services were told.
+    let decision = Standings::read(context, &connection).await?.of(&version).decision;
+    if decision.is_some_and(|decision| decision.state == State::Retired) {
         return told(context, &version, "retired", "was retired before", &json!([]));
     }
     let evidence = args.looking.look(context, &connection, std::slice::from_ref(&version)).await?;
-    let readers = readers(&evidence, args.ignore_idle);
-    if !readers.is_empty() {
-        return Ok(refused(context, &version, &readers, &args.looking));
+    if let Some(objection) = Objection::to(&evidence, args.ignore_idle, args.ignore_unseen) {
+        return Ok(objection.refuse(context, &version, &args.looking));
     }
     decide(&connection, &version, State::Retired, &args.who).await?;
     // Somebody may have begun to read it between the look and the decision.
-    let evidence = args.looking.look(context, &connection, std::slice::from_ref(&version)).await?;
-    let readers = self::readers(&evidence, args.ignore_idle);
-    if !readers.is_empty() {
+    let evidence = match args.looking.look(context, &connection, std::slice::from_ref(&version)).await {
+        Ok(evidence) => evidence,
+        Err(failure) => return Err(taken_back(&connection, &version, &args.who, failure).await),
+    };
+    if let Some(objection) = Objection::to(&evidence, args.ignore_idle, args.ignore_unseen) {
         decide(&connection, &version, State::Published, &args.who).await?;
-        return Ok(refused(context, &version, &readers, &args.looking));
+        return Ok(objection.refuse(context, &version, &args.looking));
     }
     remarks(&version, &evidence);
     told(
@@ -106,10 +112,23 @@ pub async fn restore(context: &Context, args: Restore) -> CommandResult {
     told(context, &version, "published", "is published again beside the newest", &json!(null))
 }
 
-/// Those for whose sake the version is still published.
-fn readers(evidence: &Evidence, ignore_idle: bool) -> Vec<&Reader> {
-    let all = evidence.versions.iter().flat_map(|usage| &usage.readers);
-    all.filter(|reader| reader.whose != Whose::Intake && !(ignore_idle && reader.idle)).collect()
+/// A decision whose effect could not be looked at does not stand.
+async fn taken_back(connection: &Connection, version: &Version, who: &Who, failure: Failure) -> Failure {
+    let name = format!("{} v{}", version.event, version.version);
+    match decide(connection, version, State::Published, who).await {
+        Ok(()) => Failure {
+            message: format!("{name} is not retired, since its readers cannot be looked at: {}", failure.message),
+            ..failure
+        },
+        Err(error) => Failure::new(format!(
+            "{name} is retired, but its readers could not be looked at again ({}), nor the decision taken back ({})",
+            failure.message, error.message
+        ))
+        .remedy(format!(
+            "millrace schemas usage {}; if somebody reads it, millrace schemas restore {name}",
+            version.event
+        )),
+    }
 }
 
 async fn decide(connection: &Connection, version: &Version, state: State, who: &Who) -> Result<(), Failure> {
@@ -132,47 +151,6 @@ async fn decide(connection: &Connection, version: &Version, state: State, who: &
     })
 }
 
-fn refused(context: &Context, version: &Version, readers: &[&Reader], looking: &Looking) -> ExitCode {
-    let name = format!("{} v{}", version.event, version.version);
-    let newest = versions::of(&version.event).ok().and_then(|all| all.into_iter().find(|version| version.newest));
-    let newest = newest.map_or_else(String::new, |newest| newest.subject);
-    if context.json {
-        let readers: Vec<_> =
-            readers.iter().map(|reader| json!({ "reader": reader, "advice": advice(reader, &newest) })).collect();
-        output::json(
-            &json!({ "event": version.event, "version": version.version, "state": "published", "refused": true, "readers": readers }),
-        );
-        return ExitCode::FAILURE;
-    }
-    output::note(&format!("error: {name} is still read, so it is published on:"));
-    usage::table(&readers.iter().map(|reader| (*reader).clone()).collect::<Vec<_>>(), looking);
-    readers.iter().for_each(|reader| output::note(&format!("  {}: {}", reader.name, advice(reader, &newest))));
-    ExitCode::FAILURE
-}
-
-/// What has to happen before the version can go.
-fn advice(reader: &Reader, newest: &str) -> String {
-    let stream = reader.stream.as_deref().unwrap_or_default();
-    match (reader.kind, reader.whose) {
-        (Kind::Durable, Whose::Ours | Whose::Intake) => {
-            "ours: deploy the release that reads the newest, and then `millrace topology apply --allow-destructive`"
-                .into()
-        }
-        (Kind::Durable, Whose::Others) if reader.idle => format!(
-            "it is idle: ask its owner; if it is gone for good, `nats consumer rm {stream} {}`, or --ignore-idle",
-            reader.name
-        ),
-        (Kind::Durable, Whose::Others) => {
-            format!(
-                "its owner moves it to {newest}; once it is not needed, `nats consumer rm {stream} {}`",
-                reader.name
-            )
-        }
-        (Kind::Ephemeral, _) => format!("somebody reads it at this moment: end that, or move it to {newest}"),
-        (Kind::Core, _) => format!("its owner subscribes to {newest} instead"),
-    }
-}
-
 fn remarks(version: &Version, evidence: &Evidence) {
     for usage in &evidence.versions {
         let foreign: Vec<&str> = usage
@@ -192,8 +170,8 @@ fn remarks(version: &Version, evidence: &Evidence) {
             ));
         }
     }
-    if let Visibility::NotVisible { why } = &evidence.core_subscribers {
-        output::note(&format!("Subscribers without JetStream were not visible: {why} (--monitor URL)."));
+    if let Some(why) = evidence.core_subscribers.unseen() {
+        output::note(&format!("Subscribers without JetStream may still read it: {why}."));
     }
     output::note(&format!("Undo: millrace schemas restore {} v{}", version.event, version.version));
 }

@@ -69,8 +69,11 @@ fn show(evidence: &Evidence, standings: &Standings, looking: &Looking) {
         output::line("");
     }
     match &evidence.core_subscribers {
-        Visibility::Visible { at } => {
+        Visibility::Visible { at, partly: None } => {
             output::note(&format!("Subscribers without JetStream are those of the server at {at}."));
+        }
+        Visibility::Visible { at, partly: Some(why) } => {
+            output::note(&format!("Subscribers without JetStream are those seen at {at}, and not all: {why}."));
         }
         Visibility::NotVisible { why } => {
             output::note(&format!("Subscribers without JetStream are not visible: {why} (--monitor URL)."));

@@ -61,7 +61,8 @@ pub struct Looking {
     /// A reader without a sign of life for longer is idle
     #[arg(long, default_value = "7d", value_name = "DURATION")]
     pub idle: millrace::config::HumanDuration,
-    /// nats-server's monitoring, where subscribers without JetStream can be seen [default: port 8222 of nats.url]
+    /// nats-server's monitoring, where subscribers without JetStream can be seen; of a cluster that of every server,
+    /// separated by commas [default: port 8222 of nats.url]
     #[arg(long, value_name = "URL")]
     pub monitor: Option<String>,
 }

@@ -3,6 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use contracts::orders::{OrderCancelled, OrderConfirmed};
+use contracts::subjects;
+use millrace::event::Event;
+
 /// An order's id, as text.
 pub type Id = String;
 
@@ -213,11 +217,11 @@ pub struct Consumer {
 impl Message {
     /// Whether this message ends an order.
     pub fn is_end(&self) -> bool {
-        self.subject == "orders.confirmed" || self.subject == "orders.cancelled"
+        matches!(subjects::newest_on(&self.subject), Some(OrderConfirmed::TYPE | OrderCancelled::TYPE))
     }
 
     /// A copy in an older version: it shares its event with the newest and is on no timeline.
     pub fn is_older_version(&self) -> bool {
-        self.subject == "orders.created"
+        subjects::is_older(&self.subject)
     }
 }

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use serde_json::{Value, json};
 
 use super::disjoint::never;
+use super::names::Spoken;
 use crate::kinds::Kinds;
 use crate::node::Node;
 use crate::number::{Num, count, equal};
@@ -17,7 +18,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) nodes: Vec<Node<'a>>,
     /// One of them allows nothing.
     pub(crate) impossible: bool,
-    /// Property names that alternatives declare which were not taken here, but may hold as well.
+    /// Property names of alternatives that were not taken here, but may hold as well.
     other_names: BTreeSet<&'a str>,
     /// Alternatives that were taken already, by schema and keyword.
     taken: Vec<(usize, &'static str)>,
@@ -98,7 +99,7 @@ impl<'a> Facts<'a> {
             };
             let branches = node.list(keyword);
             if done.len() + open.len() + branches.len() > CASES {
-                // Fewer facts are still facts.
+                // Fewer facts are still facts; no alternative is taken, so the names of all count as spoken of.
                 return vec![self.clone()];
             }
             for (index, branch) in branches.iter().enumerate() {
@@ -106,9 +107,8 @@ impl<'a> Facts<'a> {
                 case.taken.push((node.key(), keyword));
                 case.add(node.part(branch));
                 for (other, schema) in branches.iter().enumerate() {
-                    let of_other = Facts::of([node.part(schema)]);
                     if other != index && !never(&case.and(node.part(schema))) {
-                        case.other_names.extend(of_other.declared_deep(0));
+                        case.other_names.extend(Spoken::of(&[node.part(schema)], &[]).names);
                     }
                 }
                 open.push(case);
@@ -229,22 +229,14 @@ impl<'a> Facts<'a> {
         self.values("required").filter_map(Value::as_array).flatten().filter_map(Value::as_str).collect()
     }
 
-    /// Property names that these schemas speak of.
+    /// Property names that these schemas declare.
     pub(crate) fn declared(&self) -> BTreeSet<&'a str> {
         self.nodes.iter().flat_map(|node| node.map("properties")).map(|(name, _)| name).collect()
     }
 
-    /// With those that their alternatives speak of.
-    fn declared_deep(&self, depth: usize) -> BTreeSet<&'a str> {
-        const DEPTH: usize = 8;
-        let mut names = self.declared();
-        if depth < DEPTH {
-            for node in &self.nodes {
-                let parts = node.list("anyOf").iter().chain(node.list("oneOf"));
-                parts.for_each(|part| names.extend(Facts::of([node.part(part)]).declared_deep(depth + 1)));
-            }
-        }
-        names
+    /// What these schemas say of names, declared or not.
+    pub(super) fn spoken(&self) -> Spoken<'a> {
+        Spoken::of(&self.nodes, &self.taken)
     }
 
     /// Names that may occur with values of which nothing is known.
@@ -268,17 +260,6 @@ impl<'a> Facts<'a> {
     /// What is known of properties that are neither named nor match a pattern.
     pub(crate) fn further(&self) -> Facts<'a> {
         Facts::of(self.nodes.iter().filter_map(|node| Some(node.part(node.get("additionalProperties")?))))
-    }
-
-    /// Whether this describes a record, with fields that have names, and not a map, whose names are data.
-    pub(crate) fn is_record(&self) -> bool {
-        let is_map = |node: &Node<'a>| {
-            let further = node.get("additionalProperties");
-            node.get("patternProperties").is_some()
-                || node.get("propertyNames").is_some()
-                || !matches!(further, None | Some(Value::Bool(_)))
-        };
-        !self.declared().is_empty() && !self.nodes.iter().any(is_map)
     }
 }
 

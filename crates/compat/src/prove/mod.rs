@@ -4,6 +4,7 @@ mod arrays;
 mod choices;
 mod disjoint;
 mod facts;
+mod names;
 mod objects;
 mod scalars;
 

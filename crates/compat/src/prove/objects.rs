@@ -10,11 +10,13 @@ use crate::value::holds;
 
 impl Prover {
     pub(super) fn properties(&self, facts: &Facts<'_>, wanted: Node<'_>, path: &str, gaps: &mut Gaps) {
-        let declared = facts.declared();
+        let spoken = facts.spoken();
+        // A record has fields with names; in a map, names are data.
+        let record = !facts.declared().is_empty() && !spoken.of_any_name;
         for (name, schema) in wanted.map("properties") {
             let unused = self.names == Names::Fresh
-                && facts.is_record()
-                && !declared.contains(name)
+                && record
+                && !spoken.names.contains(name)
                 && !facts.other_names().contains(name);
             if !unused {
                 let at = format!("{path}/properties/{}", escaped(name));

@@ -4,4 +4,7 @@
 
 mod folders;
 mod pairs;
+mod random;
 mod soundness;
+mod spoken;
+mod writer;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use super::first_failures::FirstFailures;
+use super::meters::Meters;
 use super::router::RawMessage;
 use super::runner::ConsumerSettings;
 use super::{Failure, Router};
@@ -20,6 +21,7 @@ use crate::dead_letter::{self, DeadLetter, Death, Original, Reason};
 use crate::dead_letters::audit::{self, Ending};
 use crate::dead_letters::replays::{self, ReplayOf};
 use crate::event::DecodeError;
+use crate::telemetry::metrics::{DECODE_ERRORS, HANDLED, REDELIVERIES, RETRIES};
 use crate::{crash, sabotage};
 
 /// What the workers of one consumer share.
@@ -29,6 +31,7 @@ pub(super) struct Shared {
     pub(super) router: Router,
     pub(super) settings: ConsumerSettings,
     pub(super) first_failures: FirstFailures,
+    pub(super) meters: Meters,
 }
 
 /// What the broker says about a delivery.
@@ -74,13 +77,13 @@ impl Shared {
                 return;
             }
         };
-        let durable = self.router.durable().to_owned();
-        if replays::original(&durable, &message.subject).is_none() {
+        let durable = self.router.durable();
+        if replays::original(durable, &message.subject).is_none() {
             // A consumer made before there were replays may have no filter yet that keeps them away.
             return self.answer(&message, AckKind::Ack).await;
         }
         if facts.delivered > 1 {
-            metrics::counter!("millrace_redeliveries_total", "consumer" => durable.clone()).increment(1);
+            metrics::counter!(REDELIVERIES, "consumer" => durable.to_owned()).increment(1);
         }
         if sabotage::ACK_BEFORE_COMMIT.is_on() {
             // Sabotage: whatever comes of it, the broker will not deliver it again.
@@ -90,19 +93,18 @@ impl Shared {
         crash::BEFORE_EFFECT.reach();
         let started = Instant::now();
         let outcome = self.still_working(&message, self.handle(&message, &facts)).await;
-        metrics::histogram!("millrace_handler_duration_seconds", "consumer" => durable.clone())
-            .record(started.elapsed().as_secs_f64());
+        self.meters.handler_seconds.record(started.elapsed().as_secs_f64());
         let known_as = (facts.stream_seq, facts.stored_at);
         if let Outcome::Done = outcome {
             self.first_failures.forget(known_as);
             if let Some(replay) = ReplayOf::read(&message.subject, message.headers.as_ref()) {
                 crash::BEFORE_REPLAY_AUDIT.reach();
-                let told = audit::ended(&self.connection, &durable, &replay, Ending::Handled);
+                let told = audit::ended(&self.connection, durable, &replay, Ending::Handled);
                 self.still_working(&message, told).await;
             }
             crash::AFTER_EFFECT_BEFORE_ACK.reach();
             self.answer(&message, AckKind::Ack).await;
-            return self.count("done");
+            return self.meters.done.increment(1);
         }
         let now = OffsetDateTime::now_utc();
         let first_failed_at = self.first_failures.failed(known_as, now);
@@ -119,7 +121,7 @@ impl Shared {
                 return self.count("retried");
             }
             Outcome::Undecodable(reason) | Outcome::OtherRelease(reason) => {
-                metrics::counter!("millrace_decode_errors_total", "consumer" => durable).increment(1);
+                metrics::counter!(DECODE_ERRORS, "consumer" => durable.to_owned()).increment(1);
                 (Reason::Undecodable, vec![reason])
             }
         };
@@ -140,8 +142,7 @@ impl Shared {
     }
 
     fn count(&self, outcome: &'static str) {
-        metrics::counter!("millrace_handled_total", "consumer" => self.router.durable().to_owned(), "outcome" => outcome)
-            .increment(1);
+        metrics::counter!(HANDLED, "consumer" => self.router.durable().to_owned(), "outcome" => outcome).increment(1);
     }
 
     async fn handle(&self, message: &jetstream::Message, facts: &Facts) -> Outcome {
@@ -172,7 +173,7 @@ impl Shared {
         match handled {
             Ok(Ok(())) => {
                 let age = (OffsetDateTime::now_utc() - happened_at).as_seconds_f64().max(0.0);
-                metrics::histogram!("millrace_event_to_handled_seconds", "consumer" => self.router.durable().to_owned()).record(age);
+                self.meters.event_to_handled_seconds.record(age);
                 span.in_scope(|| debug!("handled"));
                 Outcome::Done
             }
@@ -205,7 +206,7 @@ impl Shared {
 
     async fn delay(&self, message: &jetstream::Message, facts: &Facts, reason: &str) {
         let delay = self.settings.retry_delay(facts.delivered);
-        metrics::counter!("millrace_retries_total", "consumer" => self.router.durable().to_owned()).increment(1);
+        metrics::counter!(RETRIES, "consumer" => self.router.durable().to_owned()).increment(1);
         warn!(
             consumer = self.router.durable(),
             stream_seq = facts.stream_seq,

@@ -11,6 +11,7 @@ mod advisories;
 mod delivery;
 mod failure;
 mod first_failures;
+mod meters;
 mod pull;
 mod router;
 mod runner;

@@ -84,7 +84,8 @@ impl Router {
         self.route(E::SUBJECT, E::VERSION, move |body| read(&name, body), move |event| handler(event))
     }
 
-    /// Handles one older version of `E`, converted to the newest. Does nothing for a version `E` does not declare.
+    /// Handles one older version of `E`, converted to the newest. A version that `E` does not declare is a mistake of whoever
+    /// wires the service: all its messages would become dead letters.
     pub fn on_version<E, H, F>(self, version: u32, handler: H) -> Self
     where
         E: Event,
@@ -93,7 +94,11 @@ impl Router {
     {
         match E::OLDER.iter().find(|older| older.version == version) {
             Some(older) => self.route(older.subject, version, older.decode, handler),
-            None => self,
+            None => {
+                tracing::error!(event.type = E::TYPE, event.version = version, "a handler is given for a version that the event does not declare");
+                debug_assert!(false, "{} has no older version {version}", E::TYPE);
+                self
+            }
         }
     }
 
@@ -160,7 +165,7 @@ impl Router {
             subject,
             event_type: route.event_type,
             version: route.version,
-            message_name: &message_name(raw.stream, raw.stream_seq, raw.stored_at),
+            message_name: &|| message_name(raw.stream, raw.stream_seq, raw.stored_at),
             stored_at: raw.stored_at,
             own_source_prefix: OWN_SOURCE_PREFIX,
         };

@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 use super::Router;
 use super::delivery::Shared;
 use super::first_failures::FirstFailures;
+use super::meters::Meters;
 use super::pull::{Pulls, Reply};
 use super::work::Work;
 use crate::connection::{Connection, State};
@@ -70,8 +71,9 @@ impl Consumer {
         gates: Vec<watch::Receiver<bool>>,
         restore: Restore,
     ) -> Self {
-        let first_failures = FirstFailures::default();
-        let shared = Arc::new(Shared { connection, stream: stream.to_owned(), router, settings, first_failures });
+        let (first_failures, meters) = (FirstFailures::default(), Meters::of(router.durable()));
+        let stream = stream.to_owned();
+        let shared = Arc::new(Shared { connection, stream, router, settings, first_failures, meters });
         Self { shared, gates, restore }
     }
 

@@ -177,7 +177,7 @@ mod tests {
                     subject: "orders.created",
                     event_type: "orders.created",
                     version: 1,
-                    message_name: name,
+                    message_name: &|| name.to_owned(),
                     stored_at,
                     own_source_prefix: "/millrace/",
                 };

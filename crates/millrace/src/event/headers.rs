@@ -1,9 +1,12 @@
 //! CloudEvents attributes as NATS headers, per the CloudEvents NATS protocol binding (binary content mode).
 
+use std::borrow::Cow;
+
 use async_nats::HeaderMap;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::attributes::Attributes;
 use super::{Cause, DecodeError, Encoded, EventId, Meta, attribute};
 use crate::telemetry::trace::TraceContext;
 
@@ -57,89 +60,82 @@ pub fn encode_headers(event: &Encoded, source: &str, time: OffsetDateTime, cause
 }
 
 /// What is known of a message beside its headers and body.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Origin<'a> {
     pub subject: &'a str,
     pub event_type: &'a str,
     pub version: u32,
     /// Stable over redeliveries: names the message when its publisher did not.
-    pub message_name: &'a str,
+    pub message_name: &'a dyn Fn() -> String,
     pub stored_at: OffsetDateTime,
     /// Sources that start with this are ours.
     pub own_source_prefix: &'a str,
 }
 
-/// A header with something in it. Names are case-insensitive (the binding, 3.1.3.1); most publishers write ours.
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let other_case = || {
-        let mut all = headers.iter();
-        all.find(|(other, _)| AsRef::<str>::as_ref(*other).eq_ignore_ascii_case(name)).and_then(|(_, v)| v.first())
-    };
-    headers.get(name).or_else(other_case).map(|value| value.as_str()).filter(|value| !value.is_empty())
-}
-
 /// The attributes of a message. One without CloudEvents headers gets an id made from its place in the stream, so that
 /// a redelivery is recognised.
 pub fn decode_headers(headers: Option<&HeaderMap>, origin: &Origin<'_>) -> Result<Meta, DecodeError> {
-    let get = |name: &str| headers.and_then(|all| header(all, name)).map(str::to_owned);
-    let attribute = |name: &str| {
-        let Some(value) = get(name) else { return Ok(None) };
-        let reason = || "what it percent-encodes is not UTF-8".to_owned();
-        attribute::decode(&value).map(Some).ok_or_else(|| DecodeError::Header { name: name.into(), reason: reason() })
-    };
-    if let Some(version) = attribute("ce-specversion")?
+    let given = headers.map(Attributes::of).unwrap_or_default();
+    if let Some(version) = decoded("ce-specversion", given.specversion)?
         && version != "1.0"
     {
-        return Err(DecodeError::Header {
-            name: "ce-specversion".into(),
-            reason: format!("{version} is not supported, send 1.0"),
-        });
+        return Err(unusable("ce-specversion", format!("{version} is not supported, send 1.0")));
     }
-    if let Some(stated) = attribute("ce-type")?
+    if let Some(stated) = decoded("ce-type", given.event_type)?
         && stated != origin.event_type
     {
-        return Err(DecodeError::Header {
-            name: "ce-type".into(),
-            reason: format!("it says {stated}, but {} carries {}", origin.subject, origin.event_type),
-        });
+        let reason = format!("it says {stated}, but {} carries {}", origin.subject, origin.event_type);
+        return Err(unusable("ce-type", reason));
     }
     // Schemas of others may be named; one of ours says which version the publisher believes to send.
-    let carried = schema_urn(origin.event_type, origin.version);
-    if let Some(stated) = attribute("ce-dataschema")?
+    if let Some(stated) = decoded("ce-dataschema", given.dataschema)?
         && stated.starts_with(SCHEMA_URN)
-        && stated != carried
     {
-        return Err(DecodeError::Header {
-            name: "ce-dataschema".into(),
-            reason: format!("it says {stated}, but {} carries {carried}", origin.subject),
-        });
+        let carried = schema_urn(origin.event_type, origin.version);
+        if stated != carried {
+            return Err(unusable(
+                "ce-dataschema",
+                format!("it says {stated}, but {} carries {carried}", origin.subject),
+            ));
+        }
     }
-    let time = match attribute("ce-time")? {
+    let time = match decoded("ce-time", given.time)? {
         None => origin.stored_at,
-        Some(text) => OffsetDateTime::parse(&text, &Rfc3339).map_err(|e| DecodeError::Header {
-            name: "ce-time".into(),
-            reason: format!("{text} is not RFC 3339: {e}"),
-        })?,
+        Some(text) => OffsetDateTime::parse(&text, &Rfc3339)
+            .map_err(|e| unusable("ce-time", format!("{text} is not RFC 3339: {e}")))?,
     };
-    let source = attribute("ce-source")?.unwrap_or_else(|| format!("/foreign/{}", origin.subject));
+    let source = decoded("ce-source", given.source)?;
+    let source = source.map_or_else(|| format!("/foreign/{}", origin.subject), Cow::into_owned);
     let foreign = !source.starts_with(origin.own_source_prefix);
-    let id = attribute("ce-id")?
-        .or_else(|| get("Nats-Msg-Id"))
-        .map_or_else(|| EventId::derived(origin.message_name), EventId::from);
-    let correlation_id = attribute("ce-correlationid")?.unwrap_or_else(|| id.to_string());
+    let id = match decoded("ce-id", given.id)?.or(given.message_id.map(Cow::Borrowed)) {
+        Some(id) => EventId::from(id.into_owned()),
+        None => EventId::derived(&(origin.message_name)()),
+    };
+    let correlation_id = decoded("ce-correlationid", given.correlation_id)?;
+    let correlation_id = correlation_id.map_or_else(|| id.to_string(), Cow::into_owned);
     Ok(Meta {
         source,
         event_type: origin.event_type.to_owned(),
         version: origin.version,
         subject: origin.subject.to_owned(),
-        key: attribute("ce-subject")?.unwrap_or_default(),
+        key: decoded("ce-subject", given.subject)?.map(Cow::into_owned).unwrap_or_default(),
         time,
         correlation_id,
-        causation_id: attribute("ce-causationid")?,
-        trace: get("traceparent").and_then(|parent| TraceContext::parse(&parent, get("tracestate").as_deref())),
+        causation_id: decoded("ce-causationid", given.causation_id)?.map(Cow::into_owned),
+        trace: given.traceparent.and_then(|parent| TraceContext::parse(parent, given.tracestate)),
         foreign,
         id,
     })
+}
+
+fn decoded<'a>(name: &'static str, value: Option<&'a str>) -> Result<Option<Cow<'a, str>>, DecodeError> {
+    let Some(value) = value else { return Ok(None) };
+    let reason = || "what it percent-encodes is not UTF-8".to_owned();
+    attribute::decode(value).map(Some).ok_or_else(|| unusable(name, reason()))
+}
+
+fn unusable(name: &str, reason: String) -> DecodeError {
+    DecodeError::Header { name: name.to_owned(), reason }
 }
 
 #[cfg(test)]
@@ -151,7 +147,7 @@ mod tests {
             subject: "orders.created",
             event_type: "orders.created",
             version: 1,
-            message_name: "ORDERS/1",
+            message_name: &|| "ORDERS/1".to_owned(),
             stored_at: OffsetDateTime::UNIX_EPOCH,
             own_source_prefix: "/millrace/",
         }

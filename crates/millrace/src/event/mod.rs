@@ -4,6 +4,7 @@
 //! ([`Older`]), so a handler only ever sees the newest, whatever travelled.
 
 pub(crate) mod attribute;
+mod attributes;
 mod faults;
 mod headers;
 mod meta;

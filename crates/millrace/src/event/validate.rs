@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use jsonschema::error::ValidationErrorKind;
+
 use super::{DecodeError, Event};
 
 /// A compiled JSON Schema for one event version.
@@ -61,7 +63,11 @@ impl Validator {
         match self.compiled.iter_errors(&value).next() {
             None => Ok(()),
             Some(error) => {
-                let path = error.instance_path().to_string();
+                let mut path = error.instance_path().to_string();
+                // Where something is missing, the place is where it should be.
+                if let ValidationErrorKind::Required { property: serde_json::Value::String(name) } = error.kind() {
+                    path = format!("{path}/{}", name.replace('~', "~0").replace('/', "~1"));
+                }
                 Err(DecodeError::Schema {
                     event: self.event.clone(),
                     path: if path.is_empty() { "/".into() } else { path },
@@ -78,4 +84,24 @@ pub fn validator_for<E: Event>(version: u32) -> Option<Result<Validator, DecodeE
         .into_iter()
         .find(|s| s.version == version)
         .map(|s| Validator::new(&format!("{} v{}", s.event_type, s.version), &s.schema))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_by_the_place_where_it_should_be() {
+        let item = json!({ "type": "object", "required": ["quantity"] });
+        let schema = json!({ "required": ["a/b"], "properties": { "items": { "items": item } } });
+        let validator = Validator::new("shop.opened v1", &schema).unwrap();
+        for (body, expected) in [(r#"{}"#, "/a~1b"), (r#"{"a/b": 1, "items": [{}]}"#, "/items/0/quantity")] {
+            match validator.check(body.as_bytes()) {
+                Err(DecodeError::Schema { path, .. }) => assert_eq!(path, expected),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 }

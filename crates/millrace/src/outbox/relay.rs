@@ -1,6 +1,6 @@
 //! Publishes outbox rows: from memory right after the commit, from the table where memory was not enough.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::{HeaderName, HeaderValue};
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use super::queue::{PERSISTENT, Queue, RETRY_MOST};
 use super::{Backlog, Confirmation, Place, Row, amnesia};
 use crate::connection::Connection;
 use crate::store::{Database, Model, StoreError, Writer};
+use crate::telemetry::metrics::PUBLISHED;
 use crate::{crash, sabotage};
 
 /// Limits of the relay.
@@ -98,6 +99,8 @@ pub struct Relay {
     revive: bool,
     /// The present connection's number and the server's run it leads to.
     server: (u64, String),
+    /// Events confirmed by the broker, by subject.
+    counters: HashMap<String, metrics::Counter>,
     /// Nothing is published until this is true.
     gate: Option<watch::Receiver<bool>>,
 }
@@ -159,6 +162,7 @@ impl Relay {
             stream_missing: false,
             revive: false,
             server: (0, String::new()),
+            counters: HashMap::new(),
             gate: None,
         };
         (relay, RelaySender { rows: sender, missed })
@@ -204,8 +208,12 @@ impl Relay {
                 }
             }
             tokio::select! {
-                Some((row, over, result)) = in_flight.next(), if !in_flight.is_empty() => {
-                    self.published(row, over, result);
+                Some(first) = in_flight.next(), if !in_flight.is_empty() => {
+                    self.published(first);
+                    // Acknowledgements come many at a time, and each turn of this loop looks at everything else too.
+                    while let Some(Some(more)) = in_flight.next().now_or_never() {
+                        self.published(more);
+                    }
                     compare |= self.stream_missing;
                 }
                 Some(rows) = self.rows.recv() => self.take(rows),
@@ -335,13 +343,11 @@ impl Relay {
         }
     }
 
-    fn published(&mut self, row: Row, over: u64, result: Result<PublishAck, Refused>) {
+    fn published(&mut self, (row, over, result): Published) {
         match result.and_then(|ack| Ok((ack, self.acknowledged_by(over)?))) {
             Ok((ack, broker)) => {
                 crash::AFTER_PUBLISH.reach();
-                metrics::counter!("millrace_published_total", "service" => self.database.service().to_owned(),
-                    "subject" => row.message.subject.clone())
-                .increment(1);
+                self.count(&row.message.subject);
                 self.queue.done(&row.message.lane);
                 self.unconfirmed.insert(row.id);
                 let place = Place { stream: ack.stream, stream_seq: ack.sequence, acknowledged_ms: unix_ms(), broker };
@@ -358,6 +364,17 @@ impl Relay {
                 }
             }
         }
+    }
+
+    /// Looked up once for each subject: a service has few.
+    fn count(&mut self, subject: &str) {
+        if let Some(counter) = self.counters.get(subject) {
+            return counter.increment(1);
+        }
+        let counter = metrics::counter!(PUBLISHED, "service" => self.database.service().to_owned(),
+            "subject" => subject.to_owned());
+        counter.increment(1);
+        self.counters.insert(subject.to_owned(), counter);
     }
 
     /// Which run of a server has just acknowledged what left over a connection. An acknowledgement that cannot be

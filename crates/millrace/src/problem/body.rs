@@ -80,6 +80,10 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     if body.is_empty() {
         return Err(malformed("The body is empty.".into()));
     }
+    // Where in the body something is wrong costs a note of every step, so it is asked only when something is.
+    if let Ok(value) = serde_json::from_slice(body) {
+        return Ok(value);
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let failed = match serde_path_to_error::deserialize(&mut deserializer) {
         Ok(value) => return deserializer.end().map(|()| value).map_err(|e| not_json(&e)),

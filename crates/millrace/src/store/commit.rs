@@ -1,6 +1,6 @@
 //! The single writer of a service's database: gathers intents, commits them together, answers each.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
@@ -80,6 +80,7 @@ pub(super) async fn run<M: Model, S: Session<M>>(core: Core<M>, session: S, mut 
     let mut closed = false;
     let mut committer =
         Committer { core, session, pruned_to: 0, in_doubt: false, gave_up: None, newest: None, went_back: false };
+    let mut next_commit = tokio::time::Instant::now();
     loop {
         let mut confirming = Vec::new();
         // In no order of preference: each has its turn however busy the others are.
@@ -98,6 +99,10 @@ pub(super) async fn run<M: Model, S: Session<M>>(core: Core<M>, session: S, mut 
                 continue;
             }
         }
+        if waiting.len() + inbox.submitted.len() < committer.core.settings.max_batch && !closed {
+            tokio::time::sleep_until(next_commit).await;
+        }
+        next_commit = tokio::time::Instant::now() + committer.core.settings.commit_interval;
         while waiting.len() < committer.core.settings.max_batch
             && let Ok(one) = inbox.submitted.try_recv()
         {
@@ -292,18 +297,20 @@ impl<M: Model, S: Session<M>> Committer<M, S> {
             return Err(SessionError::WentBack);
         }
         let mark_of = |one: &'a Waiting<M>| one.submission.mark.as_ref();
-        let marks: Vec<&Mark> = waiting.iter().filter_map(|one| mark_of(one)).collect();
-        let mut seen = if marks.is_empty() { HashSet::new() } else { session.seen(&marks).await? };
-        // Sabotage: what was handled before is handled again, and written down once more.
-        let repeated = if sabotage::INBOX.is_on() { std::mem::take(&mut seen) } else { HashSet::new() };
-        let renamed: Vec<Mark> = repeated.iter().map(|mark| sabotage::handled_again(mark, now)).collect();
+        let marks: BTreeSet<&Mark> = waiting.iter().filter_map(|one| mark_of(one)).collect();
+        let mut seen = if marks.is_empty() { HashSet::new() } else { session.mark(&marks, now_ms).await? };
+        if sabotage::INBOX.is_on() && !seen.is_empty() {
+            // Sabotage: what was handled before is handled again, and written down once more.
+            let seen = std::mem::take(&mut seen);
+            let again: Vec<Mark> = seen.iter().map(|mark| sabotage::handled_again(mark, now)).collect();
+            session.mark(&again.iter().collect(), now_ms).await?;
+        }
         let fresh = |seen: &HashSet<Mark>, one: &'a Waiting<M>| mark_of(one).is_none_or(|mark| !seen.contains(mark));
         let intents: Vec<&M::Intent> =
             waiting.iter().filter(|one| fresh(&seen, one)).map(|one| &one.submission.intent).collect();
 
         let mut out = Outbound::new(&core.source, core.retired.get(), now);
         let mut outcomes = Vec::with_capacity(waiting.len());
-        let mut new_marks = Vec::new();
         if intents.is_empty() {
             outcomes.extend(waiting.iter().map(|_| Committed::Before));
         } else {
@@ -315,21 +322,11 @@ impl<M: Model, S: Session<M>> Committer<M, S> {
                 }
                 if let Some(mark) = mark_of(one) {
                     seen.insert(mark.clone());
-                    new_marks.push(mark);
                 }
                 out.because_of(&one.submission.cause);
                 outcomes.push(Committed::Now(core.model.decide(&mut rows, &one.submission.intent, now, &mut out)));
             }
             session.save(&core.model, &rows).await?;
-        }
-        if !repeated.is_empty() {
-            new_marks.retain(|mark| !repeated.contains(*mark));
-            new_marks.extend(&renamed);
-        }
-        if !new_marks.is_empty() {
-            // In one order in all instances: two that were given the same events wait for each other in line.
-            new_marks.sort_unstable_by(|a, b| (&a.consumer, &a.event_id).cmp(&(&b.consumer, &b.event_id)));
-            session.insert_marks(&new_marks, now_ms).await?;
         }
         let messages = out.into_rows().map_err(SessionError::Refused)?;
         let ids = match messages.len() as i64 {

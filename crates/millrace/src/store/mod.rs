@@ -114,6 +114,12 @@ impl From<tokio_postgres::Error> for StoreError {
     }
 }
 
+impl From<crate::outbox::header_text::Unreadable> for StoreError {
+    fn from(error: crate::outbox::header_text::Unreadable) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
 impl From<deadpool_postgres::PoolError> for StoreError {
     fn from(error: deadpool_postgres::PoolError) -> Self {
         match error {

@@ -1,15 +1,14 @@
 //! PostgreSQL: set-based statements, prepared once per connection; instances of a service share the database.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use deadpool_postgres::{Client, Pool};
 use tokio_postgres::error::SqlState;
 
 use super::session::{Prune, Pruned, Session, SessionError};
-use super::sqlite::{decode_headers, encode_headers};
 use super::{PostgresModel, StoreError};
 use crate::inbox::Mark;
-use crate::outbox::{Acknowledged, Backlog, Confirmation, NewRow, Row};
+use crate::outbox::{Acknowledged, Backlog, Confirmation, NewRow, Row, header_text};
 
 /// The whole chain: `Display` of a driver's error says only "db error".
 pub(super) fn full_text(error: &tokio_postgres::Error) -> String {
@@ -108,18 +107,21 @@ impl<M: PostgresModel> Session<M> for PostgresSession {
         Ok(client.query_opt(&find, &[&message_id]).await?.is_some())
     }
 
-    async fn seen(&mut self, marks: &[&Mark]) -> Result<HashSet<Mark>, SessionError> {
+    async fn mark(&mut self, marks: &BTreeSet<&Mark>, now_ms: i64) -> Result<HashSet<Mark>, SessionError> {
         let client = self.client()?;
         let statement = client
             .prepare_cached(
-                "select i.consumer, i.event_id from unnest($1::text[], $2::text[]) as asked (consumer, event_id)
-                 join inbox i using (consumer, event_id)",
+                "insert into inbox (consumer, event_id, handled_at)
+                 select c, e, $3 from unnest($1::text[], $2::text[]) with ordinality as t (c, e, n) order by n
+                 on conflict do nothing returning consumer, event_id",
             )
             .await?;
         let consumers: Vec<&str> = marks.iter().map(|m| m.consumer.as_str()).collect();
         let events: Vec<&str> = marks.iter().map(|m| m.event_id.as_str()).collect();
-        let rows = client.query(&statement, &[&consumers, &events]).await?;
-        rows.iter().map(|row| Ok(Mark { consumer: row.try_get(0)?, event_id: row.try_get(1)? })).collect()
+        let set = client.query(&statement, &[&consumers, &events, &now_ms]).await?;
+        let set = set.iter().map(|row| Ok(Mark { consumer: row.try_get(0)?, event_id: row.try_get(1)? }));
+        let set = set.collect::<Result<HashSet<Mark>, tokio_postgres::Error>>()?;
+        Ok(marks.iter().filter(|mark| !set.contains(**mark)).map(|mark| (*mark).clone()).collect())
     }
 
     async fn load(&mut self, model: &M, intents: &[&M::Intent]) -> Result<M::Rows, SessionError> {
@@ -128,19 +130,6 @@ impl<M: PostgresModel> Session<M> for PostgresSession {
 
     async fn save(&mut self, model: &M, rows: &M::Rows) -> Result<(), SessionError> {
         Ok(model.save(self.client()?, rows).await?)
-    }
-
-    async fn insert_marks(&mut self, marks: &[&Mark], now_ms: i64) -> Result<(), SessionError> {
-        let client = self.client()?;
-        let statement = client
-            .prepare_cached(
-                "insert into inbox (consumer, event_id, handled_at) select c, e, $3 from unnest($1::text[], $2::text[]) as t (c, e)",
-            )
-            .await?;
-        let consumers: Vec<&str> = marks.iter().map(|m| m.consumer.as_str()).collect();
-        let events: Vec<&str> = marks.iter().map(|m| m.event_id.as_str()).collect();
-        client.execute(&statement, &[&consumers, &events, &now_ms]).await?;
-        Ok(())
     }
 
     async fn insert_outbox(&mut self, rows: &[NewRow], now_ms: i64) -> Result<Vec<i64>, SessionError> {
@@ -156,7 +145,7 @@ impl<M: PostgresModel> Session<M> for PostgresSession {
         let message_ids: Vec<&str> = rows.iter().map(|r| r.message_id.as_str()).collect();
         let subjects: Vec<&str> = rows.iter().map(|r| r.subject.as_str()).collect();
         let lanes: Vec<&str> = rows.iter().map(|r| r.lane.as_str()).collect();
-        let headers: Vec<String> = rows.iter().map(encode_headers).collect::<Result<_, _>>()?;
+        let headers: Vec<String> = rows.iter().map(|r| header_text::write(&r.headers)).collect::<Result<_, _>>()?;
         let bodies: Vec<&[u8]> = rows.iter().map(|r| r.body.as_ref()).collect();
         let stored = client.query(&statement, &[&message_ids, &subjects, &lanes, &headers, &bodies, &now_ms]).await?;
         let mut by_message = HashMap::with_capacity(stored.len());
@@ -259,7 +248,7 @@ pub(super) async fn unpublished(
                     message_id: row.try_get(1)?,
                     subject: row.try_get(2)?,
                     lane: row.try_get(3)?,
-                    headers: decode_headers(row.try_get(4)?)?,
+                    headers: header_text::read(row.try_get(4)?)?,
                     body: body.into(),
                 },
             })

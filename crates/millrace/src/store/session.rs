@@ -1,11 +1,11 @@
 //! What the writer needs of a backend: one transaction at a time.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::future::Future;
 
 use super::Model;
 use crate::inbox::Mark;
-use crate::outbox::{Confirmation, NewRow};
+use crate::outbox::{Confirmation, NewRow, header_text};
 
 /// One transaction at a time against one backend. Every method but `begin` runs between `begin` and `commit`.
 pub(super) trait Session<M: Model>: Send {
@@ -16,12 +16,16 @@ pub(super) trait Session<M: Model>: Send {
     }
     /// Whether this message stands in the outbox.
     fn has_message(&mut self, message_id: &str) -> impl Future<Output = Result<bool, SessionError>> + Send;
-    /// Which of the marks exist already.
-    fn seen(&mut self, marks: &[&Mark]) -> impl Future<Output = Result<HashSet<Mark>, SessionError>> + Send;
+    /// Sets marks, in one order in all instances: two that were given the same events wait for each other in line. Returns
+    /// which of them were set before.
+    fn mark(
+        &mut self,
+        marks: &BTreeSet<&Mark>,
+        now_ms: i64,
+    ) -> impl Future<Output = Result<HashSet<Mark>, SessionError>> + Send;
     fn load(&mut self, model: &M, intents: &[&M::Intent])
     -> impl Future<Output = Result<M::Rows, SessionError>> + Send;
     fn save(&mut self, model: &M, rows: &M::Rows) -> impl Future<Output = Result<(), SessionError>> + Send;
-    fn insert_marks(&mut self, marks: &[&Mark], now_ms: i64) -> impl Future<Output = Result<(), SessionError>> + Send;
     /// Returns the ids, in the order of the rows.
     fn insert_outbox(
         &mut self,
@@ -49,6 +53,12 @@ pub(super) enum SessionError {
     Refused(String),
     /// What was committed here before is not there: it is another database, or an older state of this one.
     WentBack,
+}
+
+impl From<header_text::Unstorable> for SessionError {
+    fn from(error: header_text::Unstorable) -> Self {
+        Self::Refused(error.to_string())
+    }
 }
 
 /// One step of removing old rows. Looks at no more than `limit` rows of each table, so that it never holds up a commit

@@ -1,6 +1,6 @@
 //! SQLite: WAL, every commit on disk before it is answered, statements prepared once.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags, params};
 use super::session::{Prune, Pruned, Session, SessionError};
 use super::{SqliteModel, StoreError};
 use crate::inbox::Mark;
-use crate::outbox::{Acknowledged, Backlog, Confirmation, NewRow, Row};
+use crate::outbox::{Acknowledged, Backlog, Confirmation, NewRow, Row, header_text};
 
 /// Long enough for a command-line tool to look into the file while the service runs.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -68,15 +68,17 @@ impl<M: SqliteModel> Session<M> for SqliteSession {
         Ok(self.db.prepare_cached("select 1 from outbox where message_id = ?")?.exists([message_id])?)
     }
 
-    async fn seen(&mut self, marks: &[&Mark]) -> Result<HashSet<Mark>, SessionError> {
-        let mut find = self.db.prepare_cached("select 1 from inbox where consumer = ? and event_id = ?")?;
-        let mut seen = HashSet::new();
+    async fn mark(&mut self, marks: &BTreeSet<&Mark>, now_ms: i64) -> Result<HashSet<Mark>, SessionError> {
+        let mut insert = self.db.prepare_cached(
+            "insert into inbox (consumer, event_id, handled_at) values (?, ?, ?) on conflict do nothing",
+        )?;
+        let mut before = HashSet::new();
         for mark in marks {
-            if find.exists(params![mark.consumer, mark.event_id])? {
-                seen.insert((*mark).clone());
+            if insert.execute(params![mark.consumer, mark.event_id, now_ms])? == 0 {
+                before.insert((*mark).clone());
             }
         }
-        Ok(seen)
+        Ok(before)
     }
 
     async fn load(&mut self, model: &M, intents: &[&M::Intent]) -> Result<M::Rows, SessionError> {
@@ -87,22 +89,13 @@ impl<M: SqliteModel> Session<M> for SqliteSession {
         Ok(model.save(&self.db, rows)?)
     }
 
-    async fn insert_marks(&mut self, marks: &[&Mark], now_ms: i64) -> Result<(), SessionError> {
-        let mut insert =
-            self.db.prepare_cached("insert into inbox (consumer, event_id, handled_at) values (?, ?, ?)")?;
-        for mark in marks {
-            insert.execute(params![mark.consumer, mark.event_id, now_ms])?;
-        }
-        Ok(())
-    }
-
     async fn insert_outbox(&mut self, rows: &[NewRow], now_ms: i64) -> Result<Vec<i64>, SessionError> {
         let mut insert = self.db.prepare_cached(
             "insert into outbox (message_id, subject, lane, headers, body, created_at) values (?, ?, ?, ?, ?, ?)",
         )?;
         rows.iter()
             .map(|row| {
-                let headers = encode_headers(row)?;
+                let headers = header_text::write(&row.headers)?;
                 Ok(insert.insert(params![row.message_id, row.subject, row.lane, headers, row.body.as_ref(), now_ms])?)
             })
             .collect()
@@ -160,12 +153,6 @@ impl<M: SqliteModel> Session<M> for SqliteSession {
     }
 }
 
-/// Headers as an outbox row keeps them.
-pub(super) fn encode_headers(row: &NewRow) -> Result<String, SessionError> {
-    serde_json::to_string(&row.headers)
-        .map_err(|e| SessionError::Refused(format!("headers of {}: {e}", row.message_id)))
-}
-
 pub(super) fn unpublished(
     db: &Connection,
     after_id: i64,
@@ -187,7 +174,7 @@ pub(super) fn unpublished(
                 message_id: row.get(1)?,
                 subject: row.get(2)?,
                 lane: row.get(3)?,
-                headers: decode_headers(&headers)?,
+                headers: header_text::read(&headers)?,
                 body: body.into(),
             },
         });
@@ -221,10 +208,6 @@ pub(super) fn acknowledged(
         Ok(Acknowledged { row_id: row.get(0)?, message_id: row.get(1)?, stream_seq: row.get::<_, i64>(2)? as u64 })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
-}
-
-pub(super) fn decode_headers(text: &str) -> Result<crate::event::HeaderPairs, StoreError> {
-    serde_json::from_str(text).map_err(|e| StoreError::Failed(format!("an outbox row has unreadable headers: {e}")))
 }
 
 pub(super) fn backlog(db: &Connection) -> Result<Backlog, StoreError> {

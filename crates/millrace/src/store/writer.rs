@@ -16,6 +16,9 @@ use crate::outbox::{Confirmation, RelaySender};
 pub struct WriterSettings {
     /// Most intents in one transaction: keeps the time a batch holds row locks, and what a failed batch repeats, small.
     pub max_batch: usize,
+    /// At least so long between the beginnings of two transactions: under load more intents share one, and with it one
+    /// fsync and one burst of messages. An intent that comes after a quiet moment is committed at once.
+    pub commit_interval: Duration,
     /// Most intents waiting; then callers wait, and HTTP sheds load.
     pub queue: usize,
     /// How often old rows are removed from outbox and inbox.
@@ -31,6 +34,7 @@ impl Default for WriterSettings {
     fn default() -> Self {
         Self {
             max_batch: 256,
+            commit_interval: Duration::from_millis(2),
             queue: 4_096,
             prune_every: Duration::from_secs(30),
             keep_published: Duration::from_secs(15 * 60),

@@ -1,8 +1,8 @@
 //! Who reads and who publishes each version of an event now: the evidence for retiring one.
 //!
 //! Durable and ephemeral consumers of every stream are seen, ours and others', with what they have acknowledged. Whoever
-//! subscribes without JetStream leaves no trace in the account; nats-server's monitoring port shows them, one server's
-//! connections at a time.
+//! subscribes without JetStream leaves no trace in the account; the monitoring port of each nats-server shows those of its
+//! own connections.
 
 mod monitor;
 mod publishers;
@@ -40,7 +40,7 @@ pub struct Question<'a> {
     pub lately: Duration,
     /// A reader without a sign of life for longer is idle.
     pub idle_after: Duration,
-    /// nats-server's monitoring: `http://127.0.0.1:8222`.
+    /// nats-server's monitoring: `http://127.0.0.1:8222`; of a cluster that of every server, separated by commas.
     pub monitor: Option<&'a str>,
 }
 
@@ -63,13 +63,25 @@ pub struct Evidence {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "visibility", rename_all = "snake_case")]
 pub enum Visibility {
-    /// Those of this server.
     Visible {
         at: String,
+        /// Why there may be more than these, if so.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        partly: Option<String>,
     },
     NotVisible {
         why: String,
     },
+}
+
+impl Visibility {
+    /// Why there may be subscribers that are not seen, if so.
+    pub fn unseen(&self) -> Option<String> {
+        match self {
+            Self::Visible { partly, .. } => partly.clone(),
+            Self::NotVisible { why } => Some(why.clone()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -172,7 +184,7 @@ pub async fn look(connection: &Connection, versions: &[Version], question: &Ques
         found.push(Usage { version: version.clone(), readers: who, published });
     }
     let core_subscribers = match (subscribers, question.monitor) {
-        (Ok(_), at) => Visibility::Visible { at: at.unwrap_or_default().to_owned() },
+        (Ok(seen), at) => Visibility::Visible { at: at.unwrap_or_default().to_owned(), partly: seen.partly() },
         (Err(why), _) => Visibility::NotVisible { why },
     };
     Ok(Evidence { versions: found, core_subscribers })

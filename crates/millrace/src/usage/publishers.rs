@@ -1,5 +1,6 @@
 //! Who publishes a version, by the headers of its last messages.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -97,7 +98,7 @@ async fn sample(
 
 fn note(sources: &mut BTreeMap<Option<String>, Source>, headers: Option<&HeaderMap>, at: OffsetDateTime) {
     let source = headers.and_then(|headers| headers.get("ce-source"));
-    let source = source.and_then(|source| attribute::decode(source.as_str()));
+    let source = source.and_then(|source| attribute::decode(source.as_str())).map(Cow::into_owned);
     let foreign = !source.as_ref().is_some_and(|source| source.starts_with(OWN_SOURCE_PREFIX));
     let entry = sources.entry(source.clone()).or_insert_with(|| Source { source, foreign, messages: 0, last_at: at });
     entry.messages += 1;

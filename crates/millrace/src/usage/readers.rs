@@ -62,9 +62,7 @@ impl Readers {
     ) -> Result<Vec<Reader>, Error> {
         let mut found = Vec::new();
         for (stream, consumers) in self.streams.iter().zip(&self.consumers) {
-            let copies =
-                stream.config.mirror.is_some() || stream.config.sources.as_ref().is_some_and(|s| !s.is_empty());
-            if !copies && !stream.config.subjects.iter().any(|subject| overlap(subject, &version.subject)) {
+            if !carries(&self.streams, &stream.config, &version.subject, 0) {
                 continue;
             }
             let reading: Vec<_> = consumers.iter().filter(|consumer| reads(consumer, &version.subject)).collect();
@@ -84,6 +82,22 @@ impl Readers {
         }
         Ok(found)
     }
+}
+
+/// Whether messages of this subject can be in a stream, by what it takes in itself and what it copies from others.
+fn carries(streams: &[stream::Info], config: &stream::Config, subject: &str, depth: usize) -> bool {
+    /// A longer chain of copies is taken to carry anything.
+    const CHAIN: usize = 8;
+    let copied = |source: &stream::Source| {
+        // What is copied from another account, or under another subject, is not known.
+        let known = source.external.is_none() && source.subject_transforms.is_empty() && depth < CHAIN;
+        let origin = streams.iter().find(|info| info.config.name == source.name).filter(|_| known);
+        source.filter_subject.as_deref().is_none_or(|filter| filter.is_empty() || overlap(filter, subject))
+            && origin.is_none_or(|origin| carries(streams, &origin.config, subject, depth + 1))
+    };
+    config.subject_transform.is_some()
+        || config.subjects.iter().any(|own| overlap(own, subject))
+        || config.mirror.iter().chain(config.sources.iter().flatten()).any(copied)
 }
 
 fn filter(consumer: &consumer::Info) -> Vec<String> {

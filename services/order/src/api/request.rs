@@ -1,6 +1,7 @@
 //! The body of `POST /orders`: read leniently, judged completely. Whoever sends ten mistakes is told ten mistakes.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 
 use contracts::money::MoneyError;
 use contracts::orders::{Contact, Item, PricedItem};
@@ -53,7 +54,10 @@ pub(crate) struct Checked {
 pub(crate) fn hash(body: &Value) -> String {
     let mut canonical = String::new();
     write_canonical(body, &mut canonical);
-    Sha256::digest(canonical.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(canonical.as_bytes()).iter().fold(String::with_capacity(64), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 fn write_canonical(value: &Value, out: &mut String) {
@@ -78,7 +82,9 @@ fn write_canonical(value: &Value, out: &mut String) {
             }
             out.push(']');
         }
-        plain => out.push_str(&plain.to_string()),
+        plain => {
+            let _ = write!(out, "{plain}");
+        }
     }
 }
 

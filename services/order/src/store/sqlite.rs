@@ -1,7 +1,7 @@
 //! The model's rows in SQLite.
 
 use millrace::store::SqliteModel;
-use rusqlite::{Connection, Result, Row, named_params, params};
+use rusqlite::{Connection, Result, Row, params};
 
 use super::rows::{FlatOrder, key_row, order_columns, order_row};
 use crate::model::{CatalogWrite, Intent, Needs, OrderModel, Rows};
@@ -101,9 +101,8 @@ fn save_orders(db: &Connection, rows: &Rows) -> Result<()> {
     ))?;
     // What is fixed when an order is placed stays out, and with it the indexes on it.
     let mut update = db.prepare_cached(
-        "update orders set status = :status, cancel_reason = :cancel_reason, payment = :payment, stock = :stock,
-             entries = :entries, ended_at = :ended_at
-         where order_id = :order_id",
+        "update orders set status = ?, cancel_reason = ?, payment = ?, stock = ?, entries = ?, ended_at = ?
+         where order_id = ?",
     )?;
     let filled = |id| rows.filled.contains(id);
     let inserted = rows.orders.inserted().chain(rows.orders.updated().filter(|(id, _)| filled(id)));
@@ -132,15 +131,15 @@ fn save_orders(db: &Connection, rows: &Rows) -> Result<()> {
     }
     for (_, row) in rows.orders.updated().filter(|(id, _)| !filled(id)) {
         let flat = FlatOrder::of(row);
-        update.execute(named_params! {
-            ":order_id": flat.id.to_string(),
-            ":status": flat.status,
-            ":cancel_reason": flat.cancel_reason,
-            ":payment": flat.payment,
-            ":stock": flat.stock,
-            ":entries": flat.entries,
-            ":ended_at": flat.ended_at,
-        })?;
+        update.execute(params![
+            flat.status,
+            flat.cancel_reason,
+            flat.payment,
+            flat.stock,
+            flat.entries,
+            flat.ended_at,
+            flat.id.to_string(),
+        ])?;
     }
     Ok(())
 }

@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use contracts::orders::{CancelReason, Contact, OrderCreated, PricedItem};
-use contracts::{CustomerId, OrderId, ProductId, Timestamp};
+use contracts::orders::{CancelReason, Contact, OrderConfirmed, OrderCreated, PricedItem};
+use contracts::{CustomerId, OrderId, ProductId, Timestamp, subjects};
 use futures::future::join_all;
-use millrace::event::{Cause, EventId, Retired};
+use millrace::event::{Cause, Event, EventId, Retired};
 use millrace::outbox::{Relay, RelaySettings};
 use millrace::store::{Database, DatabaseSettings, Writer, WriterSettings};
 use order::domain::{Cancellation, End, Fact, Payment, Placement, Status, Stock};
@@ -227,7 +227,10 @@ async fn facts_that_come_first_decide_the_order_when_it_comes(backend: Backend) 
     store.submit(create(&order)).await;
     assert_eq!(store.end(id).await, Some(End::Confirmed));
     assert_eq!(store.reads.order(id).await.unwrap().unwrap().placed.unwrap().order, order);
-    assert_eq!(store.outbox(id).await, ["orders.created.v2", "orders.created", "orders.confirmed"]);
+    let mut events: Vec<_> =
+        store.outbox(id).await.iter().filter_map(|subject| Some(subjects::event_on(subject)?.event)).collect();
+    events.dedup();
+    assert_eq!(events, ["orders.created", "orders.confirmed"]);
     assert_eq!(store.submit(Intent::Cancel { order_id: id }).await, Outcome::Cancellation(Cancellation::TooLate));
 }
 
@@ -245,7 +248,7 @@ async fn two_instances_that_hear_different_halves_confirm_once(backend: Backend)
     join_all(orders[15..].iter().map(|order| other.submit(create(order)))).await;
     for order in &orders {
         assert_eq!(one.end(order.order_id).await, Some(End::Confirmed));
-        let confirmed = one.outbox(order.order_id).await.into_iter().filter(|s| s == "orders.confirmed").count();
+        let confirmed = one.outbox(order.order_id).await.into_iter().filter(|s| s == OrderConfirmed::SUBJECT).count();
         assert_eq!(confirmed, 1);
         let seqs: Vec<_> = one.reads.entries_after(order.order_id, 0).await.unwrap().iter().map(|e| e.seq).collect();
         assert_eq!(seqs, [1, 2, 3, 4]);

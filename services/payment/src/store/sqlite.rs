@@ -1,24 +1,18 @@
 use contracts::OrderId;
 use millrace::store::SqliteModel;
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Result, named_params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Result, params};
 
 use super::columns::{COUNT_NEEDING_OPERATOR, columns, read};
 use crate::model::{Intent, PaymentModel, Row, Rows, orders_of};
 
-const INSERT: &str = concat!(
-    "insert into payments (",
-    columns!(),
-    ") values (:order_id, :state, :confirmed, :cancelled, :amount_minor, :currency, :payment_method, :payment_id,
-        :refusal_code, :refusal_message, :due_at, :attempts, :last_problem, :correlation_id, :created_at, :updated_at)"
-);
+const INSERT: &str =
+    concat!("insert into payments (", columns!(), ") values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
 
-// The last two are named to take the same parameters as the insert; they never change.
-const UPDATE: &str = "update payments set state = :state, confirmed = :confirmed, cancelled = :cancelled,
-        amount_minor = :amount_minor, currency = :currency, payment_method = :payment_method, payment_id = :payment_id,
-        refusal_code = :refusal_code, refusal_message = :refusal_message, due_at = :due_at, attempts = :attempts,
-        last_problem = :last_problem, updated_at = :updated_at,
-        correlation_id = :correlation_id, created_at = :created_at
-    where order_id = :order_id";
+// Takes the same parameters as the insert, by their numbers; the last ones set what never changes.
+const UPDATE: &str = "update payments set state = ?2, confirmed = ?3, cancelled = ?4, amount_minor = ?5, currency = ?6,
+        payment_method = ?7, payment_id = ?8, refusal_code = ?9, refusal_message = ?10, due_at = ?11, attempts = ?12,
+        last_problem = ?13, updated_at = ?16, correlation_id = ?14, created_at = ?15
+    where order_id = ?1";
 
 impl SqliteModel for PaymentModel {
     fn load(&self, db: &Connection, intents: &[&Intent]) -> Result<Rows> {
@@ -47,24 +41,24 @@ impl SqliteModel for PaymentModel {
 fn write(statement: &mut CachedStatement<'_>, row: &Row) -> Result<usize> {
     let payment = &row.payment;
     let (charge, refusal) = (payment.charge.as_ref(), payment.refusal.as_ref());
-    statement.execute(named_params! {
-        ":order_id": payment.order_id.to_string(),
-        ":state": payment.state.as_str(),
-        ":confirmed": payment.confirmed,
-        ":cancelled": payment.cancelled,
-        ":amount_minor": charge.map(|charge| charge.amount.minor),
-        ":currency": charge.map(|charge| charge.amount.currency.as_str()),
-        ":payment_method": charge.map(|charge| charge.payment_method.as_str()),
-        ":payment_id": payment.payment_id,
-        ":refusal_code": refusal.map(|refusal| refusal.code.as_str()),
-        ":refusal_message": refusal.map(|refusal| refusal.message.as_str()),
-        ":due_at": row.due_at,
-        ":attempts": row.attempts,
-        ":last_problem": row.last_problem,
-        ":correlation_id": row.correlation_id,
-        ":created_at": row.created_at,
-        ":updated_at": row.updated_at,
-    })
+    statement.execute(params![
+        payment.order_id.to_string(),
+        payment.state.as_str(),
+        payment.confirmed,
+        payment.cancelled,
+        charge.map(|charge| charge.amount.minor),
+        charge.map(|charge| charge.amount.currency.as_str()),
+        charge.map(|charge| charge.payment_method.as_str()),
+        payment.payment_id,
+        refusal.map(|refusal| refusal.code.as_str()),
+        refusal.map(|refusal| refusal.message.as_str()),
+        row.due_at,
+        row.attempts,
+        row.last_problem,
+        row.correlation_id,
+        row.created_at,
+        row.updated_at,
+    ])
 }
 
 pub(super) fn get(db: &Connection, order_id: OrderId) -> Result<Option<Row>> {

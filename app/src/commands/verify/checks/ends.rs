@@ -1,5 +1,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use contracts::orders::OrderCreated;
+use contracts::subjects;
+use millrace::event::Event;
+
 use super::{Finding, Index};
 use crate::commands::verify::evidence::{CancelAnswer, Evidence, Id, Listed, OrderRow, Wish};
 
@@ -94,7 +98,7 @@ fn end_on_the_stream(index: &Index<'_>, id: &Id, order: &OrderRow) -> Vec<String
     match ends.as_slice() {
         [] => wrong.push("its end was never published".into()),
         [end] => {
-            let told = end.subject.trim_start_matches("orders.");
+            let told = subjects::newest_on(&end.subject).unwrap_or_default().trim_start_matches("orders.");
             if told != order.status || end.reason != order.reason {
                 wrong.push(format!("the stream says {told} {:?}, the database {}", end.reason, order.end()));
             }
@@ -108,9 +112,9 @@ fn end_on_the_stream(index: &Index<'_>, id: &Id, order: &OrderRow) -> Vec<String
             });
         }
     }
-    let created = index.about(id).iter().filter(|message| message.subject == "orders.created.v2").count();
+    let created = index.about(id).iter().filter(|message| message.subject == OrderCreated::SUBJECT).count();
     if created != 1 {
-        wrong.push(format!("orders.created.v2 is on the stream {created} times"));
+        wrong.push(format!("{} is on the stream {created} times", OrderCreated::SUBJECT));
     }
     wrong
 }

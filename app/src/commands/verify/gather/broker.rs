@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use async_nats::jetstream::{self, consumer::pull};
+use contracts::orders::OrderCancelled;
+use contracts::subjects;
 use contracts::topology::{TopologySettings, durables, topology};
 use futures::StreamExt;
 use millrace::connection::Connection;
 use millrace::dead_letter::{DeadLetter, STREAM};
+use millrace::event::Event;
 use serde_json::Value;
 
 use crate::commands::verify::evidence::{Consumer, Letter, Message};
@@ -109,7 +112,8 @@ pub fn event(stream: &str, seq: u64, message: &async_nats::Message) -> Message {
         event_id: header("ce-id"),
         event_type: header("ce-type").unwrap_or_default(),
         order: header("ce-subject").or_else(|| field("order_id")),
-        reason: field("reason").filter(|_| message.subject.as_str() == "orders.cancelled"),
+        reason: field("reason")
+            .filter(|_| subjects::event_on(&message.subject).is_some_and(|on| on.event == OrderCancelled::TYPE)),
         at: header("ce-time").unwrap_or_default(),
     }
 }
