@@ -4,6 +4,7 @@
 mod support;
 
 mod bad_requests;
+mod catch_up;
 mod flow;
 mod openapi;
 mod replay;
