@@ -59,8 +59,26 @@ async fn nothing_is_lost_or_doubled_while_everything_is_broken() {
     }
     // A run that broke nothing would prove nothing.
     let faults = report["faults"].as_object().unwrap();
-    for fault in ["SIGKILL order", "SIGKILL payment", "SIGKILL inventory", "SIGKILL nats-server", "SIGSTOP nats-server"]
-    {
+    let broken = [
+        "SIGKILL order",
+        "SIGKILL payment",
+        "SIGKILL inventory",
+        "SIGKILL notification",
+        "SIGKILL nats-server",
+        "SIGSTOP order",
+        "SIGSTOP payment",
+        "SIGSTOP inventory",
+        "SIGSTOP notification",
+        "SIGSTOP nats-server",
+        "network cut",
+        "network delays",
+        "network loses answers",
+        "network swallows",
+        "gateway: lose_answers",
+        "mail server: down",
+        "power loss of NATS",
+    ];
+    for fault in broken {
         assert!(faults.keys().any(|key| key.contains(fault)), "no {fault} among {faults:#?}");
     }
     assert!(report["requests"]["unanswered"].as_u64().unwrap() > 0, "{report:#}");
