@@ -222,7 +222,10 @@ impl Inner {
         let idle = self.lock().pop();
         if let Some(mut session) = idle {
             match session.send(envelope, content).await {
-                Ok(()) => return Ok(self.park(session)),
+                Ok(()) => {
+                    self.park(session);
+                    return Ok(());
+                }
                 Err(NotSent { gone: true, .. }) => {}
                 Err(NotSent { error, .. }) => return Err(rejected(error)),
             }
