@@ -437,8 +437,10 @@ mod tests {
         let settings = simulators::mail::Settings { idle_timeout_ms, ..Default::default() };
         let stop = tokio_util::sync::CancellationToken::new();
         tokio::spawn(simulators::mail::run(smtp, http, settings, stop.clone()));
+        let limit = Duration::from_secs(5);
+        let http = millrace::http_client::http_client(limit, limit).unwrap();
         let count = async move || {
-            let answer = reqwest::get(format!("http://{view}/messages?limit=0")).await.unwrap();
+            let answer = http.get(format!("http://{view}/messages?limit=0")).send().await.unwrap();
             answer.json::<serde_json::Value>().await.unwrap()["received"].as_u64().unwrap()
         };
         (mailer(&url).unwrap(), count, stop.drop_guard())
