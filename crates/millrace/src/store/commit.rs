@@ -23,6 +23,9 @@ const PRUNE_LIMIT: i64 = 2_000;
 /// Pause between such steps while there is more: a service that handles thousands of events a second makes as many old
 /// rows, and they have to go at least as fast.
 const PRUNE_PAUSE: Duration = Duration::from_millis(100);
+/// Intents in one commit from which on the next one waits for its time. Below, whoever asked would only wait longer: there is
+/// little that could be shared.
+const UNDER_LOAD: usize = 8;
 /// Conflicts in a row after which an intent is given back to its caller.
 const MAX_CONFLICTS: u32 = 20;
 /// For so long after its commit a message has to be in the outbox, whatever server answers: shorter than rows are kept.
@@ -80,7 +83,7 @@ pub(super) async fn run<M: Model, S: Session<M>>(core: Core<M>, session: S, mut 
     let mut closed = false;
     let mut committer =
         Committer { core, session, pruned_to: 0, in_doubt: false, gave_up: None, newest: None, went_back: false };
-    let mut next_commit = tokio::time::Instant::now();
+    let (mut next_commit, mut under_load) = (tokio::time::Instant::now(), false);
     loop {
         let mut confirming = Vec::new();
         // In no order of preference: each has its turn however busy the others are.
@@ -99,7 +102,7 @@ pub(super) async fn run<M: Model, S: Session<M>>(core: Core<M>, session: S, mut 
                 continue;
             }
         }
-        if waiting.len() + inbox.submitted.len() < committer.core.settings.max_batch && !closed {
+        if under_load && waiting.len() + inbox.submitted.len() < committer.core.settings.max_batch && !closed {
             tokio::time::sleep_until(next_commit).await;
         }
         next_commit = tokio::time::Instant::now() + committer.core.settings.commit_interval;
@@ -107,6 +110,9 @@ pub(super) async fn run<M: Model, S: Session<M>>(core: Core<M>, session: S, mut 
             && let Ok(one) = inbox.submitted.try_recv()
         {
             waiting.push(one);
+        }
+        if !waiting.is_empty() {
+            under_load = waiting.len() >= UNDER_LOAD;
         }
         committer.commit_all(std::mem::take(&mut waiting), gather(confirming, &mut inbox)).await;
         if committer.went_back {

@@ -16,8 +16,8 @@ use crate::outbox::{Confirmation, RelaySender};
 pub struct WriterSettings {
     /// Most intents in one transaction: keeps the time a batch holds row locks, and what a failed batch repeats, small.
     pub max_batch: usize,
-    /// At least so long between the beginnings of two transactions: under load more intents share one, and with it one
-    /// fsync and one burst of messages. An intent that comes after a quiet moment is committed at once.
+    /// At least so long between the beginnings of two transactions under load, which is when the first of them holds
+    /// eight intents or more: then more intents share one, and with it one fsync and one burst of messages.
     pub commit_interval: Duration,
     /// Most intents waiting; then callers wait, and HTTP sheds load.
     pub queue: usize,
