@@ -23,9 +23,9 @@ const PRUNE_LIMIT: i64 = 2_000;
 /// Pause between such steps while there is more: a service that handles thousands of events a second makes as many old
 /// rows, and they have to go at least as fast.
 const PRUNE_PAUSE: Duration = Duration::from_millis(100);
-/// Intents in one commit from which on the next one waits for its time. Below, whoever asked would only wait longer: there is
-/// little that could be shared.
-const UNDER_LOAD: usize = 8;
+/// Intents in one commit from which on the next one waits for its time: where they come one by one there is nothing to share,
+/// and whoever asked would only wait longer. Eight was tried: at 500 orders a second four times the latency.
+const UNDER_LOAD: usize = 2;
 /// Conflicts in a row after which an intent is given back to its caller.
 const MAX_CONFLICTS: u32 = 20;
 /// For so long after its commit a message has to be in the outbox, whatever server answers: shorter than rows are kept.

@@ -17,7 +17,7 @@ pub struct WriterSettings {
     /// Most intents in one transaction: keeps the time a batch holds row locks, and what a failed batch repeats, small.
     pub max_batch: usize,
     /// At least so long between the beginnings of two transactions under load, which is when the first of them holds
-    /// eight intents or more: then more intents share one, and with it one fsync and one burst of messages.
+    /// two intents or more: then more intents share one, and with it one fsync and one burst of messages.
     pub commit_interval: Duration,
     /// Most intents waiting; then callers wait, and HTTP sheds load.
     pub queue: usize,
