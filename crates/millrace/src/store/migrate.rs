@@ -38,7 +38,9 @@ fn runner(
         .iter()
         .map(|step| refinery::Migration::unapplied(step.name, dialect(step)).map_err(failed))
         .collect::<Result<_, _>>()?;
-    let mut runner = Runner::new(&steps);
+    // All missing steps and their history in one transaction. Otherwise, on SQLite, a step and the line that says it was
+    // applied are two, and a process that dies between them can never start again: its tables are there already.
+    let mut runner = Runner::new(&steps).set_grouped(true);
     runner.set_migration_table_name(history_table);
     Ok(runner)
 }
@@ -68,7 +70,7 @@ pub(super) async fn postgres(db: &mut tokio_postgres::Client, service: &[Migrati
     if let Err(reason) = &result
         && db.is_closed()
     {
-        // The server went away in the middle of it; each step is a transaction, so it can be tried again.
+        // The server went away in the middle of it; all steps are one transaction, so it can be tried again.
         return Err(StoreError::Unavailable(format!("migration: {reason}")));
     }
     // Still holding the lock, which ends with the connection.

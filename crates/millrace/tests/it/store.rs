@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use futures::poll;
-use millrace::store::{Committed, StoreError, WriterSettings};
+use millrace::store::{Committed, Pool, StoreError, WriterSettings};
 use testkit::eventually;
 
-use crate::things::{Home, Intent, LIMIT, Writing, caused_by, execute, hold, in_time, no_relay, number, unmarked};
+use crate::things::{
+    Home, Intent, LIMIT, MIGRATIONS, Writing, caused_by, execute, hold, in_time, no_relay, number, unmarked,
+};
 
 macro_rules! on_both_backends {
     ($($promise:ident),+ $(,)?) => {
@@ -36,6 +38,7 @@ on_both_backends!(
     old_rows_go_however_busy_the_writer_is_and_young_or_unpublished_ones_stay,
     a_closed_writer_commits_what_waits_and_ends_though_handles_remain,
     a_database_that_refuses_everything_is_waited_for,
+    tables_that_could_not_be_written_down_as_made_are_not_made,
     under_load_intents_that_come_apart_share_a_commit_and_a_lone_one_does_not_wait,
 );
 
@@ -126,6 +129,28 @@ async fn a_database_that_refuses_everything_is_waited_for(home: Home) {
     assert!(early.is_err(), "{early:?}");
     execute(&home, &counting.database, "alter table away rename to counters").await;
     assert_eq!(in_time(waits).await.unwrap(), Committed::Now(2));
+}
+
+/// As for a process that is killed between the two: the next start must not find tables that nobody knows of.
+async fn tables_that_could_not_be_written_down_as_made_are_not_made(home: Home) {
+    let history = "millrace_service_history";
+    let before = home.open_at(&[]).await.unwrap();
+    let (broken, mended) = match before.pool() {
+        Pool::Sqlite(_) => (
+            format!("create trigger no before insert on {history} begin select raise(abort, 'not now'); end"),
+            "drop trigger no".to_owned(),
+        ),
+        Pool::Postgres(_) => (
+            format!("alter table {history} add constraint no check (false)"),
+            format!("alter table {history} drop constraint no"),
+        ),
+    };
+    execute(&home, &before, &broken).await;
+    let refused = home.open_at(MIGRATIONS).await.map(|_| ());
+    assert!(matches!(refused, Err(StoreError::Failed(_))), "{refused:?}");
+    execute(&home, &before, &mended).await;
+    let database = home.open_at(MIGRATIONS).await.unwrap();
+    assert_eq!(number(&database, "select count(*) from counters").await, 0);
 }
 
 async fn old_rows_go_however_busy_the_writer_is_and_young_or_unpublished_ones_stay(home: Home) {

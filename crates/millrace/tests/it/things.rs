@@ -10,8 +10,8 @@ use millrace::event::{Cause, Event, EventId, Retired};
 use millrace::inbox::Mark;
 use millrace::outbox::{Relay, RelaySender, RelaySettings};
 use millrace::store::{
-    Database, DatabaseSettings, Migration, Model, Outbound, Pool, PostgresModel, SqliteModel, Submission, Table,
-    Writer, WriterSettings,
+    Database, DatabaseSettings, Migration, Model, Outbound, Pool, PostgresModel, SqliteModel, StoreError, Submission,
+    Table, Writer, WriterSettings,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -320,8 +320,16 @@ impl Home {
     }
 
     pub(crate) async fn open_with(&self, settings: &DatabaseSettings) -> Database {
-        let url = self.url.parse().unwrap();
-        Database::open(&url, "counters", settings, MIGRATIONS, &CancellationToken::new()).await.unwrap()
+        self.migrate(settings, MIGRATIONS).await.unwrap()
+    }
+
+    /// As [`open`](Self::open), with the tables of another release.
+    pub(crate) async fn open_at(&self, steps: &'static [Migration]) -> Result<Database, StoreError> {
+        self.migrate(&DatabaseSettings::default(), steps).await
+    }
+
+    async fn migrate(&self, settings: &DatabaseSettings, steps: &'static [Migration]) -> Result<Database, StoreError> {
+        Database::open(&self.url.parse().unwrap(), "counters", settings, steps, &CancellationToken::new()).await
     }
 
     /// A writer whose events nobody publishes.
