@@ -149,10 +149,12 @@ impl Story {
     }
 
     async fn unreadable_message(&mut self) {
-        let doomed = self.doom(&[("order", "after-dead-letter-copy")]).await;
+        let mut doomed = self.doom(&[("order", "after-dead-letter-copy")]).await;
         let client = self.installation.nats.client().await;
         client.publish("orders.created", "{\"order_id\": twelve".into()).await.unwrap();
         client.flush().await.unwrap();
+        self.die(&mut doomed).await;
+        let doomed = self.doom(&[("order", "after-dead-letter-kept")]).await;
         self.all_die(doomed).await;
         self.only_letter("order-foreign", "undecodable").await;
         // Delivered again, buried again, and still one letter.

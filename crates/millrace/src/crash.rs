@@ -96,8 +96,10 @@ crash_points! {
     AFTER_EFFECT_BEFORE_ACK = "after-effect-before-ack",
     /// A replay has taken effect, and the audit does not say so.
     BEFORE_REPLAY_AUDIT = "before-replay-audit",
-    /// The copy of a message that cannot be handled is a dead letter, and the original has not ended.
+    /// The copy of a message that cannot be handled is a dead letter at the broker, and nobody else knows of it.
     AFTER_DEAD_LETTER_COPY = "after-dead-letter-copy",
+    /// The copy is in the outbox too, and the original has not ended.
+    AFTER_DEAD_LETTER_KEPT = "after-dead-letter-kept",
     /// A message that was never answered is a dead letter, and the broker's word about it is not acknowledged.
     AFTER_ADVISORY_LETTER = "after-advisory-letter",
 }

@@ -3,20 +3,18 @@
 //! The body travels as it is; everything else stands as JSON in one header, because the original's own headers
 //! (`Nats-Msg-Id` above all) must not act on the copy.
 
-use std::borrow::Cow;
+mod bury;
+
 use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
-use async_nats::jetstream::message::PublishMessage;
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tracing::{error, warn};
 
-use crate::connection::Connection;
-use crate::dead_letters::audit::{self, Ending};
+pub(crate) use bury::bury;
+
 use crate::dead_letters::replays::{self, ReplayOf};
 use crate::event::HeaderPairs;
 
@@ -187,112 +185,6 @@ pub fn header_pairs(headers: Option<&HeaderMap>) -> HeaderPairs {
         .iter()
         .flat_map(|(name, values)| values.iter().map(move |value| (name.to_string(), value.as_str().to_owned())))
         .collect()
-}
-
-/// Tries until the broker has confirmed the copy, counts it, and tells whoever replayed the message. The caller keeps the
-/// original alive meanwhile. Burying a message again changes nothing.
-pub(crate) async fn bury(connection: &Connection, letter: &DeadLetter, body: Bytes) {
-    let id = publish_until_confirmed(connection, letter, body).await;
-    if let Some(replay) = &letter.replay_of {
-        audit::ended(connection, &letter.consumer, replay, Ending::FailedAgain(id)).await;
-    }
-}
-
-/// The letter's sequence in the stream of dead letters, which is its id.
-async fn publish_until_confirmed(connection: &Connection, letter: &DeadLetter, body: Bytes) -> u64 {
-    let mut pause = Duration::from_millis(100);
-    // What is too large today would be for ever, and hold up its worker as long.
-    let (letter, body) = &fitting(letter, body, connection.client().max_payload());
-    loop {
-        let reason = match publish(connection, letter, body.clone()).await {
-            Ok((id, true)) => {
-                metrics::counter!("millrace_dead_letters_total", "consumer" => letter.consumer.clone(), "reason" => letter.reason.as_str())
-                    .increment(1);
-                error!(
-                    consumer = letter.consumer,
-                    subject = letter.subject,
-                    stream_seq = letter.stream_seq,
-                    attempts = letter.attempts,
-                    reason = letter.reason.as_str(),
-                    error = letter.errors.join(": "),
-                    dead_letter = id,
-                    "the message is a dead letter now"
-                );
-                return id;
-            }
-            Ok((id, false)) => return id,
-            Err(reason) => reason,
-        };
-        warn!(
-            consumer = letter.consumer,
-            stream_seq = letter.stream_seq,
-            reason,
-            "a dead letter could not be stored yet, trying again"
-        );
-        tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-        pause = (pause * 2).min(Duration::from_secs(5));
-    }
-}
-
-/// Room in a message for what the client adds to the headers.
-const MARGIN: usize = 4 * 1024;
-/// JetStream takes no more than 64 KiB of headers, and the letter is one of them.
-const MOST_HEADER: usize = 64 * 1024 - MARGIN;
-/// Bytes that are left of an error where even those have no room; as JSON they may become six times as many.
-const SHORT_ERROR_BYTES: usize = 512;
-
-/// The letter and its body if they fit into one message. Otherwise without what can be spared best, and saying so: headers
-/// that are not the event's, then all headers and most of the errors, then the end of the body.
-fn fitting(letter: &DeadLetter, body: Bytes, max_payload: usize) -> (Cow<'_, DeadLetter>, Bytes) {
-    let room = max_payload.saturating_sub(MARGIN);
-    let size = |letter: &DeadLetter| as_header(letter).map_or(0, |header| header.len());
-    let fits = |letter: &DeadLetter| size(letter) <= MOST_HEADER && size(letter) + body.len() <= room;
-    if fits(letter) {
-        return (Cow::Borrowed(letter), body);
-    }
-    let without = |what: &str, headers: HeaderPairs, error_bytes: usize| {
-        let mut smaller = DeadLetter { headers, ..letter.clone() };
-        smaller.errors.iter_mut().for_each(|error| shorten(error, error_bytes));
-        let (seq, stream) = (letter.stream_seq, &letter.stream);
-        smaller.errors.push(format!("the letter has no room for {what}; the whole is message {seq} of {stream}"));
-        smaller
-    };
-    let of_event: HeaderPairs = letter.headers.iter().filter(|(name, _)| name.starts_with("ce-")).cloned().collect();
-    let spared = [
-        without("headers that do not begin with ce-", of_event, ERROR_BYTES),
-        without("the headers", Vec::new(), SHORT_ERROR_BYTES),
-    ];
-    if let Some(smaller) = spared.into_iter().find(fits) {
-        return (Cow::Owned(smaller), body);
-    }
-    let smaller = without("the headers and the end of the body", Vec::new(), SHORT_ERROR_BYTES);
-    let kept = room.saturating_sub(size(&smaller)).min(body.len());
-    (Cow::Owned(smaller), body.slice(..kept))
-}
-
-fn as_header(letter: &DeadLetter) -> Result<String, String> {
-    serde_json::to_string(letter).map_err(|e| e.to_string())
-}
-
-/// The letter's id, and whether it is new.
-async fn publish(connection: &Connection, letter: &DeadLetter, body: Bytes) -> Result<(u64, bool), String> {
-    let mut headers = HeaderMap::new();
-    headers.insert(HEADER, as_header(letter)?);
-    let message = PublishMessage::build()
-        .payload(body)
-        .headers(headers)
-        .message_id(letter.message_id())
-        .expected_last_subject_sequence(0);
-    let sent = async { connection.jetstream().send_publish(letter.subject_of_copy(), message).await?.await };
-    match sent.await {
-        Ok(stored) => Ok((stored.sequence, !stored.duplicate)),
-        Err(error) if refused_as_second(&error) => {
-            let stream = connection.jetstream().get_stream_no_info(STREAM).await.map_err(|e| e.to_string())?;
-            let first = stream.get_last_raw_message_by_subject(&letter.subject_of_copy()).await;
-            first.map(|message| (message.sequence, false)).map_err(|e| e.to_string())
-        }
-        Err(error) => Err(error.to_string()),
-    }
 }
 
 /// Whether a message was refused because its subject has one already.

@@ -253,7 +253,13 @@ impl<M: Model> Kit<M> {
         let connection = self.parts.connection.clone();
         let catcher = advisories::durable(&durable);
         if self.parts.topology.consumers.iter().any(|spec| spec.durable == catcher) {
-            let listener = Advisories::new(connection.clone(), &spec.stream, &durable, restore.clone());
+            let listener = Advisories::new(
+                connection.clone(),
+                &spec.stream,
+                &durable,
+                restore.clone(),
+                Some(self.writer.0.keeper()),
+            );
             self.when_topology_stands(|stop| listener.run(stop));
         } else {
             warn!(
@@ -262,7 +268,8 @@ impl<M: Model> Kit<M> {
                 "no consumer {catcher} is declared: a message that is never answered will not become a dead letter"
             );
         }
-        let consumer = Consumer::new(connection, &spec.stream, router, settings, gates, restore);
+        let consumer =
+            Consumer::new(connection, &spec.stream, router, settings, gates, restore, Some(self.writer.0.keeper()));
         self.when_topology_stands(|stop| consumer.run(stop));
         Ok(())
     }

@@ -194,6 +194,7 @@ pub struct Letter {
     pub reason: String,
     pub error: String,
     pub body: String,
+    pub message_id: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -19,6 +19,7 @@ use crate::connection::Connection;
 use crate::crash;
 use crate::dead_letter::{self, DeadLetter, Death, Original, Reason};
 use crate::dead_letters::advisories;
+use crate::store::Keeper;
 use crate::telemetry::metrics::DEAD_LETTERS_MISSING;
 
 /// Advisories asked for at once. They are rare, and handled one after the other.
@@ -37,6 +38,7 @@ pub struct Advisories {
     stream: String,
     durable: String,
     restore: Restore,
+    keeper: Option<Keeper>,
 }
 
 /// What of an advisory is used. The format is that of `io.nats.jetstream.advisory.v1.max_deliver`.
@@ -51,9 +53,9 @@ struct Advisory {
 }
 
 impl Advisories {
-    /// About the durable consumer `durable` of `stream`.
-    pub fn new(connection: Connection, stream: &str, durable: &str, restore: Restore) -> Self {
-        Self { connection, stream: stream.to_owned(), durable: durable.to_owned(), restore }
+    /// About the durable consumer `durable` of `stream`; `keeper` as for the [consumer](super::Consumer::new) itself.
+    pub fn new(connection: Connection, stream: &str, durable: &str, restore: Restore, keeper: Option<Keeper>) -> Self {
+        Self { connection, stream: stream.to_owned(), durable: durable.to_owned(), restore, keeper }
     }
 
     /// Listens until `stop` is cancelled. What was not finished is delivered again at the next start.
@@ -153,7 +155,7 @@ impl Advisories {
             last_failed_at: advisory.timestamp,
         };
         let letter = DeadLetter::new(&self.durable, &original, death);
-        dead_letter::bury(&self.connection, &letter, message.payload.clone()).await;
+        dead_letter::bury(&self.connection, self.keeper.as_ref(), &letter, message.payload.clone()).await;
         crash::AFTER_ADVISORY_LETTER.reach();
     }
 

@@ -21,6 +21,7 @@ use crate::dead_letter::{self, DeadLetter, Death, Original, Reason};
 use crate::dead_letters::audit::{self, Ending};
 use crate::dead_letters::replays::{self, ReplayOf};
 use crate::event::DecodeError;
+use crate::store::Keeper;
 use crate::telemetry::metrics::{DECODE_ERRORS, HANDLED, REDELIVERIES, RETRIES};
 use crate::{crash, sabotage};
 
@@ -32,6 +33,8 @@ pub(super) struct Shared {
     pub(super) settings: ConsumerSettings,
     pub(super) first_failures: FirstFailures,
     pub(super) meters: Meters,
+    /// Where dead letters are kept besides the broker.
+    pub(super) keeper: Option<Keeper>,
 }
 
 /// What the broker says about a delivery.
@@ -219,7 +222,7 @@ impl Shared {
         self.answer(message, AckKind::Nak(Some(delay))).await;
     }
 
-    /// Copies the message to the dead letters until the broker has it, and only then ends the original.
+    /// Copies the message to the dead letters until broker and outbox have it, and only then ends the original.
     async fn bury(&self, message: &jetstream::Message, facts: &Facts, death: Death) {
         let original = Original {
             stream: &self.stream,
@@ -229,8 +232,8 @@ impl Shared {
             published_at: facts.stored_at,
         };
         let letter = DeadLetter::new(self.router.durable(), &original, death);
-        dead_letter::bury(&self.connection, &letter, message.payload.clone()).await;
-        crash::AFTER_DEAD_LETTER_COPY.reach();
+        dead_letter::bury(&self.connection, self.keeper.as_ref(), &letter, message.payload.clone()).await;
+        crash::AFTER_DEAD_LETTER_KEPT.reach();
         if let Some(reply) = &message.reply {
             // `AckKind::Term` carries no reason; the broker shows the text behind +TERM in its advisory.
             let end = format!("+TERM dead letter: {}", letter.reason.as_str());

@@ -16,6 +16,7 @@ use super::meters::Meters;
 use super::pull::{Pulls, Reply};
 use super::work::Work;
 use crate::connection::{Connection, State};
+use crate::store::Keeper;
 
 /// Limits of one consumer.
 #[derive(Debug, Clone)]
@@ -62,7 +63,8 @@ const HANDOVER: Duration = Duration::from_secs(1);
 const LAG_EVERY: Duration = Duration::from_secs(5);
 
 impl Consumer {
-    /// Pulls only while every gate is open.
+    /// Pulls only while every gate is open. Dead letters are kept by `keeper` too; without one they stand at the broker
+    /// alone, which can lose them in a power cut.
     pub fn new(
         connection: Connection,
         stream: &str,
@@ -70,10 +72,11 @@ impl Consumer {
         settings: ConsumerSettings,
         gates: Vec<watch::Receiver<bool>>,
         restore: Restore,
+        keeper: Option<Keeper>,
     ) -> Self {
         let (first_failures, meters) = (FirstFailures::default(), Meters::of(router.durable()));
         let stream = stream.to_owned();
-        let shared = Arc::new(Shared { connection, stream, router, settings, first_failures, meters });
+        let shared = Arc::new(Shared { connection, stream, router, settings, first_failures, meters, keeper });
         Self { shared, gates, restore }
     }
 

@@ -6,9 +6,11 @@
 
 mod amnesia;
 pub mod header_text;
+mod publish;
 mod queue;
 mod relay;
 
+pub(crate) use publish::{Refused, publish};
 pub use relay::{Relay, RelaySender, RelaySettings};
 
 use bytes::Bytes;

@@ -5,17 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_nats::HeaderMap;
-use async_nats::jetstream::context::{PublishError, PublishErrorKind};
-use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::publish::PublishAck;
-use async_nats::{HeaderName, HeaderValue};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::publish::{Refused, Stored as AtBroker, publish};
 use super::queue::{PERSISTENT, Queue, RETRY_MOST};
 use super::{Backlog, Confirmation, Place, Row, amnesia};
 use crate::connection::Connection;
@@ -122,25 +118,8 @@ struct Stored {
 }
 
 /// A row, the connection over which it left, what became of it.
-type Published = (Row, u64, Result<PublishAck, Refused>);
+type Published = (Row, u64, Result<AtBroker, Refused>);
 type Page = Result<Vec<Row>, StoreError>;
-
-/// Why a row is not with the broker, as far as is known.
-#[derive(Debug, thiserror::Error)]
-enum Refused {
-    #[error(transparent)]
-    Publish(#[from] PublishError),
-    #[error("the header {0} cannot be sent")]
-    Header(String),
-    #[error("the connection changed before the acknowledgement was read")]
-    Reconnected,
-}
-
-impl Refused {
-    fn is_no_stream(&self) -> bool {
-        matches!(self, Self::Publish(error) if error.kind() == PublishErrorKind::StreamNotFound)
-    }
-}
 
 impl Relay {
     pub fn new(connection: Connection, database: Database, settings: RelaySettings) -> (Self, RelaySender) {
@@ -337,20 +316,20 @@ impl Relay {
             let Some(row) = self.queue.next() else { return };
             let (jetstream, over) = (self.connection.jetstream().clone(), self.connection.number());
             in_flight.push(Box::pin(async move {
-                let result = publish(&jetstream, &row).await;
+                let result = publish(&jetstream, &row.message).await;
                 (row, over, result)
             }));
         }
     }
 
     fn published(&mut self, (row, over, result): Published) {
-        match result.and_then(|ack| Ok((ack, self.acknowledged_by(over)?))) {
-            Ok((ack, broker)) => {
+        match result.and_then(|at| Ok((at, self.acknowledged_by(over)?))) {
+            Ok((AtBroker { stream, stream_seq, .. }, broker)) => {
                 crash::AFTER_PUBLISH.reach();
                 self.count(&row.message.subject);
                 self.queue.done(&row.message.lane);
                 self.unconfirmed.insert(row.id);
-                let place = Place { stream: ack.stream, stream_seq: ack.sequence, acknowledged_ms: unix_ms(), broker };
+                let place = Place { stream, stream_seq, acknowledged_ms: unix_ms(), broker };
                 self.confirmations.push(Confirmation { row_id: row.id, place: Some(place) });
             }
             Err(error) => {
@@ -510,18 +489,6 @@ impl Scan {
     fn catching_up() -> Self {
         Self { after_id: 0, created_before_ms: i64::MAX, catching_up: true, highest_left: 0 }
     }
-}
-
-async fn publish(jetstream: &async_nats::jetstream::Context, row: &Row) -> Result<PublishAck, Refused> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in &row.message.headers {
-        let refused = || Refused::Header(name.clone());
-        let parsed: (HeaderName, HeaderValue) =
-            (name.parse().map_err(|_| refused())?, value.parse().map_err(|_| refused())?);
-        headers.insert(parsed.0, parsed.1);
-    }
-    let message = PublishMessage::build().payload(row.message.body.clone()).headers(headers);
-    Ok(jetstream.send_publish(row.message.subject.clone(), message).await?.await?)
 }
 
 /// The result of a future that may not have been started.

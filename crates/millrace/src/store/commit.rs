@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
+use super::keeper::{self, Keeping};
 use super::session::{Prune, Session, SessionError};
 use super::writer::{Committed, Submission, WriterSettings};
 use super::{Model, Outbound, StoreError};
@@ -49,6 +50,7 @@ pub(super) struct Confirming {
 pub(super) struct Inbox<M: Model> {
     pub(super) submitted: mpsc::Receiver<Box<Waiting<M>>>,
     pub(super) confirmed: mpsc::Receiver<Confirming>,
+    pub(super) keeping: mpsc::Receiver<Keeping>,
 }
 
 pub(super) struct Core<M> {
@@ -90,6 +92,10 @@ pub(super) async fn run<M: Model, S: Session<M>>(core: Core<M>, session: S, mut 
         tokio::select! {
             taken = inbox.submitted.recv_many(&mut waiting, committer.core.settings.max_batch) => if taken == 0 { break },
             Some(more) = inbox.confirmed.recv() => confirming.push(more),
+            Some(one) = inbox.keeping.recv() => {
+                committer.keep(one).await;
+                continue;
+            }
             _ = prune.tick() => {
                 if committer.prune_step().await {
                     prune.reset_after(PRUNE_PAUSE);
@@ -366,6 +372,33 @@ impl<M: Model, S: Session<M>> Committer<M, S> {
         }
         core.relay.committed(ids.into_iter().zip(messages).map(|(id, message)| Row { id, message }).collect());
         Ok(outcomes)
+    }
+
+    /// Apart from all others: it is rare, and whoever asked tries again.
+    async fn keep(&mut self, Keeping { message, place, kept }: Keeping) {
+        let now_ms = unix_ms(OffsetDateTime::now_utc());
+        let keeping = keeper::keep(&mut self.session, &message, &place, now_ms);
+        let result = match tokio::time::timeout(self.core.transaction_limit, keeping).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(SessionError::Conflict(reason))) => {
+                self.session.rollback().await;
+                Err(StoreError::Unavailable(reason))
+            }
+            Ok(Err(SessionError::Refused(reason))) => {
+                self.session.rollback().await;
+                Err(StoreError::Failed(reason))
+            }
+            Ok(Err(SessionError::Lost(reason))) => {
+                self.session.abandon();
+                Err(StoreError::Unavailable(reason))
+            }
+            // The next commit finds out by itself.
+            Ok(Err(SessionError::WentBack)) | Err(_) => {
+                self.session.abandon();
+                Err(StoreError::Unavailable("it took too long".into()))
+            }
+        };
+        let _ = kept.send(result);
     }
 
     /// Removes some old rows. Returns whether there is more to do.

@@ -9,6 +9,7 @@
 
 mod commit;
 mod database;
+mod keeper;
 mod migrate;
 mod outbound;
 mod postgres;
@@ -19,6 +20,7 @@ mod url;
 mod writer;
 
 pub use database::{Database, DatabaseSettings, Pool, SqlitePool};
+pub use keeper::Keeper;
 pub use migrate::Migration;
 pub use outbound::Outbound;
 pub use table::Table;

@@ -6,6 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::commit::{self, Confirming, Core, Inbox, Waiting};
+use super::keeper::{KEEPING, Keeper};
 use super::{Database, Model, Pool, PostgresModel, SqliteModel, StoreError};
 use crate::event::{Cause, RetiredNow};
 use crate::inbox::Mark;
@@ -67,6 +68,7 @@ const CONFIRMS: usize = 16;
 pub struct Writer<M: Model> {
     ops: mpsc::Sender<Box<Waiting<M>>>,
     confirms: mpsc::Sender<Confirming>,
+    keeper: Keeper,
     leaving: CancellationToken,
     closing: CancellationToken,
 }
@@ -76,6 +78,7 @@ impl<M: Model> Clone for Writer<M> {
         Self {
             ops: self.ops.clone(),
             confirms: self.confirms.clone(),
+            keeper: self.keeper.clone(),
             leaving: self.leaving.clone(),
             closing: self.closing.clone(),
         }
@@ -123,6 +126,11 @@ impl<M: Model> Writer<M> {
         self.closing.cancel();
     }
 
+    /// For messages that go to the broker first.
+    pub fn keeper(&self) -> Keeper {
+        self.keeper.clone()
+    }
+
     /// Remembers what the broker has confirmed; joins the next transaction. The receiver ends once that is committed or
     /// has failed. Gives the confirmations back when the writer is busy: they can wait, the relay cannot.
     pub(crate) fn confirm(&self, confirmations: Vec<Confirmation>) -> Result<oneshot::Receiver<()>, Vec<Confirmation>> {
@@ -157,6 +165,7 @@ impl<M: SqliteModel + PostgresModel> Writer<M> {
             WriterSettings { max_batch: settings.max_batch.max(1), queue: settings.queue.max(1), ..settings };
         let (ops, submitted) = mpsc::channel(settings.queue);
         let (confirms, confirmed) = mpsc::channel(CONFIRMS);
+        let (keeper, keeping) = mpsc::channel(KEEPING);
         let (leaving, closing) = (CancellationToken::new(), CancellationToken::new());
         let core = Core {
             service: database.service().to_owned(),
@@ -169,7 +178,7 @@ impl<M: SqliteModel + PostgresModel> Writer<M> {
             leaving: leaving.clone(),
             closing: closing.clone(),
         };
-        let inbox = Inbox { submitted, confirmed };
+        let inbox = Inbox { submitted, confirmed, keeping };
         let task = match database.pool() {
             Pool::Sqlite(pool) => {
                 // A thread of its own, since every call blocks; the loop's timers need the runtime around it.
@@ -182,6 +191,6 @@ impl<M: SqliteModel + PostgresModel> Writer<M> {
                 tokio::spawn(commit::run(core, backend, inbox))
             }
         };
-        Ok((Self { ops, confirms, leaving, closing }, task))
+        Ok((Self { ops, confirms, keeper: Keeper(keeper), leaving, closing }, task))
     }
 }

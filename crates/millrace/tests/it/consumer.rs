@@ -76,7 +76,7 @@ impl Consuming {
             })
         });
         let router = Router::new(DURABLE).on::<ThingHappened, _, _>(handler);
-        let consumer = Consumer::new(broker.connection.clone(), STREAM, router, settings, gates, restore);
+        let consumer = Consumer::new(broker.connection.clone(), STREAM, router, settings, gates, restore, None);
         let stop = CancellationToken::new();
         let task = tokio::spawn(consumer.run(stop.clone()));
         Self { stop, task }

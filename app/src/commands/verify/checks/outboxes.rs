@@ -1,5 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use millrace::dead_letter;
+
 use super::Finding;
 use crate::commands::verify::evidence::{Consumer, Evidence, Message};
 
@@ -10,9 +12,16 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
         Finding::new("I7", "outboxes are empty, every event is on its stream and was handled once by each");
     let stored: BTreeMap<&str, &Message> =
         evidence.messages.iter().filter_map(|message| Some((message.message_id.as_deref()?, message))).collect();
+    let letters: BTreeSet<&str> =
+        evidence.dead_letters.iter().filter_map(|letter| letter.message_id.as_deref()).collect();
     let mut committed = BTreeSet::new();
     for (service, rows) in &evidence.outboxes {
         for row in rows {
+            if row.subject.strip_prefix(dead_letter::SUBJECT_PREFIX).is_some_and(|rest| rest.starts_with('.')) {
+                let lost = !row.published || !letters.contains(row.message_id.as_str());
+                finding.look(None, lost.then(|| format!("{service}'s dead letter {} is at no broker", row.message_id)));
+                continue;
+            }
             committed.insert(row.message_id.as_str());
             let at_the_broker = stored.get(row.message_id.as_str());
             let wrong = match (row.published, at_the_broker) {

@@ -304,6 +304,13 @@ fn i7_notices_what_was_not_published_not_committed_not_handled_or_handled_twice(
         let row = OutboxRow { message_id: "lost".into(), subject: "orders.confirmed".into(), published: true };
         outbox(e).push(row);
     });
+    for published in [true, false] {
+        caught("I7", None, "is at no broker", |e| {
+            e.dead_letters[0].message_id = Some("another".into());
+            let subject = "dead_letters.order-foreign.ORDERS-1-2".into();
+            outbox(e).push(OutboxRow { message_id: "letter".into(), subject, published });
+        });
+    }
     caught("I7", some, "in nobody's outbox", |e| drop(outbox(e).remove(0)));
     caught("I7", some, "more than once", |e| e.messages.push(e.messages[0].clone()));
     caught("I7", some, "0 times", |e| drop(marks(e).remove(0)));

@@ -40,6 +40,8 @@ pub async fn dead_letters(connection: &Connection) -> Result<Vec<Letter>, String
     let mut all = Vec::new();
     read(connection, STREAM, |seq, message| {
         let body = String::from_utf8_lossy(&message.payload).into_owned();
+        let message_id = message.headers.as_ref().and_then(|headers| headers.get("Nats-Msg-Id"));
+        let message_id = message_id.map(|id| id.as_str().to_owned());
         all.push(match DeadLetter::from_headers(message.headers.as_ref()) {
             Some(letter) => Letter {
                 consumer: letter.consumer,
@@ -49,12 +51,14 @@ pub async fn dead_letters(connection: &Connection) -> Result<Vec<Letter>, String
                 reason: letter.reason.as_str().to_owned(),
                 error: letter.errors.join(": "),
                 body,
+                message_id,
             },
             None => Letter {
                 seq,
                 subject: message.subject.to_string(),
                 reason: "unreadable".into(),
                 body,
+                message_id,
                 ..Letter::default()
             },
         });

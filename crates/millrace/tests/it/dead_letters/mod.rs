@@ -1,5 +1,6 @@
 //! From failure to dead letter to replay.
 
+mod kept;
 mod unanswered;
 mod world;
 

@@ -86,7 +86,7 @@ impl Handling {
 }
 
 pub(super) struct World {
-    _nats: TestNats,
+    pub(super) nats: TestNats,
     pub(super) connection: Connection,
     pub(super) handling: Handling,
     pub(super) operator: DeadLetters,
@@ -94,7 +94,7 @@ pub(super) struct World {
     gate: watch::Sender<bool>,
     shutdown: CancellationToken,
     running: JoinHandle<Result<(), kit::Error>>,
-    _home: Home,
+    home: Home,
 }
 
 /// Without what dead letters need.
@@ -148,7 +148,7 @@ impl World {
         let running = tokio::spawn(kit.run());
         eventually(LIMIT, || async { health.readiness().ready }, "the service to be ready").await;
         let operator = DeadLetters::new(connection.clone(), "operator@desk");
-        Self { _nats: nats, connection, handling, operator, database, gate, shutdown, running, _home: home }
+        Self { nats, connection, handling, operator, database, gate, shutdown, running, home }
     }
 
     /// Stops the worker from taking messages, and only that.
@@ -183,6 +183,10 @@ impl World {
             .fold(PublishMessage::build(), |message, (name, value)| message.header(name.as_str(), value.as_str()));
         let sent = self.connection.jetstream().send_publish("jobs.created", message.payload(body.into()));
         in_time(in_time(sent).await.unwrap().into_future()).await.unwrap();
+    }
+
+    pub(super) fn database_file(&self) -> &str {
+        self.home.url.strip_prefix("sqlite:").unwrap()
     }
 
     /// How often the work of a job was done.

@@ -1,0 +1,181 @@
+//! The way of a message into the dead letters: the copy is confirmed by the broker, then kept in the service's outbox, and only
+//! then may the original end. Kept, because an acknowledged letter can be lost in a power cut like any other message, and
+//! its original does not come again.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use time::OffsetDateTime;
+use tracing::{error, warn};
+
+use super::{DeadLetter, ERROR_BYTES, HEADER, shorten};
+use crate::connection::Connection;
+use crate::crash;
+use crate::dead_letters::audit::{self, Ending};
+use crate::event::HeaderPairs;
+use crate::outbox::{self, NewRow, Place};
+use crate::store::{Keeper, StoreError};
+
+/// Pauses between attempts while broker or database are away.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Refusals by a database that is there, after which a letter stays with the broker alone.
+const REFUSALS: u32 = 3;
+
+/// Tries until the broker has confirmed the copy and the outbox has it too, counts it, and tells whoever replayed the
+/// message. The caller keeps the original alive meanwhile. Burying a message again changes nothing.
+pub(crate) async fn bury(connection: &Connection, keeper: Option<&Keeper>, letter: &DeadLetter, body: Bytes) {
+    let (place, message) = publish_until_confirmed(connection, letter, body).await;
+    let id = place.stream_seq;
+    crash::AFTER_DEAD_LETTER_COPY.reach();
+    if let Some(keeper) = keeper {
+        keep_until_stored(keeper, letter, message, place).await;
+    }
+    if let Some(replay) = &letter.replay_of {
+        audit::ended(connection, &letter.consumer, replay, Ending::FailedAgain(id)).await;
+    }
+}
+
+/// Where the letter is, and as what. Its sequence in the stream of dead letters is its id.
+async fn publish_until_confirmed(connection: &Connection, letter: &DeadLetter, body: Bytes) -> (Place, NewRow) {
+    let mut pause = FIRST_PAUSE;
+    // What is too large today would be for ever, and hold up its worker as long.
+    let (fitting, body) = fitting(letter, body, connection.client().max_payload());
+    let message = as_message(&fitting, body);
+    loop {
+        let reason = match publish(connection, &message).await {
+            Ok((place, true)) => return (place, message),
+            Ok((place, false)) => {
+                told(letter, place.stream_seq);
+                return (place, message);
+            }
+            Err(reason) => reason,
+        };
+        warn!(
+            consumer = letter.consumer,
+            stream_seq = letter.stream_seq,
+            reason,
+            "a dead letter could not be stored yet, trying again"
+        );
+        rest(&mut pause).await;
+    }
+}
+
+fn told(letter: &DeadLetter, id: u64) {
+    metrics::counter!("millrace_dead_letters_total", "consumer" => letter.consumer.clone(), "reason" => letter.reason.as_str())
+        .increment(1);
+    error!(
+        consumer = letter.consumer,
+        subject = letter.subject,
+        stream_seq = letter.stream_seq,
+        attempts = letter.attempts,
+        reason = letter.reason.as_str(),
+        error = letter.errors.join(": "),
+        dead_letter = id,
+        "the message is a dead letter now"
+    );
+}
+
+/// Ends when the letter is kept, or the database will never take it.
+async fn keep_until_stored(keeper: &Keeper, letter: &DeadLetter, message: NewRow, place: Place) {
+    let (mut pause, mut refusals) = (FIRST_PAUSE, 0);
+    loop {
+        let reason = match keeper.keep(message.clone(), place.clone()).await {
+            Ok(()) => return,
+            // The original stays at the broker; whoever is delivered it next buries it again.
+            Err(StoreError::Stopped) => std::future::pending().await,
+            Err(StoreError::Unavailable(reason)) => reason,
+            Err(StoreError::Failed(reason)) => {
+                refusals += 1;
+                if refusals == REFUSALS {
+                    return error!(
+                        consumer = letter.consumer,
+                        dead_letter = place.stream_seq,
+                        reason,
+                        "the database does not take a dead letter: it is at the broker alone, which can lose it in a power cut"
+                    );
+                }
+                reason
+            }
+        };
+        warn!(
+            consumer = letter.consumer,
+            stream_seq = letter.stream_seq,
+            reason,
+            "a dead letter could not be kept in the outbox yet, trying again"
+        );
+        rest(&mut pause).await;
+    }
+}
+
+async fn rest(pause: &mut Duration) {
+    tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+    *pause = (*pause * 2).min(LONGEST_PAUSE);
+}
+
+/// A message that the broker takes once, however late it comes again: there is one to a subject.
+fn as_message(letter: &DeadLetter, body: Bytes) -> NewRow {
+    let message_id = letter.message_id();
+    let subject = letter.subject_of_copy();
+    let headers = vec![
+        (HEADER.to_owned(), as_header(letter)),
+        ("Nats-Msg-Id".to_owned(), message_id.clone()),
+        ("Nats-Expected-Last-Subject-Sequence".to_owned(), "0".to_owned()),
+    ];
+    // Letters need no order among each other.
+    NewRow { message_id, lane: subject.clone(), subject, headers, body }
+}
+
+/// Where the letter is, and whether it was there before.
+async fn publish(connection: &Connection, message: &NewRow) -> Result<(Place, bool), String> {
+    let over = connection.number();
+    let stored = outbox::publish(connection.jetstream(), message).await.map_err(|e| e.to_string())?;
+    if connection.number() != over {
+        return Err(outbox::Refused::Reconnected.to_string());
+    }
+    let acknowledged_ms = (OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000) as i64;
+    let (stream, stream_seq) = (stored.stream, stored.stream_seq);
+    Ok((Place { stream, stream_seq, acknowledged_ms, broker: connection.server_run() }, stored.before))
+}
+
+/// Room in a message for what the client adds to the headers.
+const MARGIN: usize = 4 * 1024;
+/// JetStream takes no more than 64 KiB of headers, and the letter is one of them.
+const MOST_HEADER: usize = 64 * 1024 - MARGIN;
+/// Bytes that are left of an error where even those have no room; as JSON they may become six times as many.
+const SHORT_ERROR_BYTES: usize = 512;
+
+/// The letter and its body if they fit into one message. Otherwise without what can be spared best, and saying so: headers
+/// that are not the event's, then all headers and most of the errors, then the end of the body.
+fn fitting(letter: &DeadLetter, body: Bytes, max_payload: usize) -> (Cow<'_, DeadLetter>, Bytes) {
+    let room = max_payload.saturating_sub(MARGIN);
+    let size = |letter: &DeadLetter| as_header(letter).len();
+    let fits = |letter: &DeadLetter| size(letter) <= MOST_HEADER && size(letter) + body.len() <= room;
+    if fits(letter) {
+        return (Cow::Borrowed(letter), body);
+    }
+    let without = |what: &str, headers: HeaderPairs, error_bytes: usize| {
+        let mut smaller = DeadLetter { headers, ..letter.clone() };
+        smaller.errors.iter_mut().for_each(|error| shorten(error, error_bytes));
+        let (seq, stream) = (letter.stream_seq, &letter.stream);
+        smaller.errors.push(format!("the letter has no room for {what}; the whole is message {seq} of {stream}"));
+        smaller
+    };
+    let of_event: HeaderPairs = letter.headers.iter().filter(|(name, _)| name.starts_with("ce-")).cloned().collect();
+    let spared = [
+        without("headers that do not begin with ce-", of_event, ERROR_BYTES),
+        without("the headers", Vec::new(), SHORT_ERROR_BYTES),
+    ];
+    if let Some(smaller) = spared.into_iter().find(fits) {
+        return (Cow::Owned(smaller), body);
+    }
+    let smaller = without("the headers and the end of the body", Vec::new(), SHORT_ERROR_BYTES);
+    let kept = room.saturating_sub(size(&smaller)).min(body.len());
+    (Cow::Owned(smaller), body.slice(..kept))
+}
+
+fn as_header(letter: &DeadLetter) -> String {
+    // Texts, numbers and times only: there is nothing in it that JSON could not say.
+    serde_json::to_string(letter).unwrap_or_default()
+}
