@@ -318,9 +318,11 @@ async fn a_closed_gate_costs_no_delivery_attempt_also_when_it_closes_while_messa
     let broker = Broker::with_ack_wait(Duration::from_secs(1)).await;
     let (gate, open) = watch::channel(false);
     let (seen, release) = (Seen::default(), Arc::new(Semaphore::new(10)));
-    let (noting, released) = (seen.clone(), release.clone());
+    let (noting, released, begun) = (seen.clone(), release.clone(), Arc::new(AtomicUsize::new(0)));
+    let beginning = begun.clone();
     let consuming = Consuming::start(&broker, quick(), vec![watch::channel(true).1, open], move |event| {
         let (noting, released) = (noting.clone(), released.clone());
+        beginning.fetch_add(1, Ordering::SeqCst);
         async move {
             released.acquire().await.unwrap().forget();
             noting.note(&event);
@@ -343,8 +345,8 @@ async fn a_closed_gate_costs_no_delivery_attempt_also_when_it_closes_while_messa
 
     // Closing while one runs and others wait for it: they are kept for longer than ack-wait and not begun.
     gate.send_replace(true);
-    let in_hand = || async { broker.consumer().await.num_ack_pending == 10 };
-    eventually(LIMIT, in_hand, "messages to be in hand").await;
+    let in_hand = || async { broker.consumer().await.num_ack_pending == 10 && begun.load(Ordering::SeqCst) == 11 };
+    eventually(LIMIT, in_hand, "messages to be in hand, and one of them begun").await;
     gate.send_replace(false);
     eventually(LIMIT, withdrawn, "what was asked for to be withdrawn").await;
     release.add_permits(10);
