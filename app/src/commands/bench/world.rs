@@ -191,7 +191,7 @@ impl World {
         }
         let stopped = stopping.into_iter().map(async |(name, mut process)| match process.stop(STOP_LIMIT).await {
             Some(0) => Ok(()),
-            code => Err(Failure::new(format!("{name} did not stop in order: exit code {code:?}"))),
+            code => Err(self.log_of(&name, &format!("{name} did not stop in order: exit code {code:?}"))),
         });
         futures::future::try_join_all(stopped).await?;
         for (name, group) in names.iter().zip(groups) {
