@@ -11,6 +11,7 @@ mod demo;
 mod docs;
 mod faults;
 mod foreign;
+mod no_room;
 mod outages;
 mod reconcile;
 mod replay;
