@@ -4,6 +4,7 @@
 
 mod bench;
 mod cli;
+mod cluster;
 mod crash;
 mod crash_points;
 mod dead_letters;
