@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails must fail its test")]
 
 mod bench;
+mod catalog;
 mod cli;
 mod cluster;
 mod crash;
