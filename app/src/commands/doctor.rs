@@ -54,6 +54,7 @@ pub async fn run(context: &Context, args: Args) -> CommandResult {
         checks.push(check(&format!("database of {service}"), database(settings, service).await));
     }
     checks.push(running::outboxes(settings).await);
+    checks.extend(running::catalog(settings).await);
     let ops = if args.ops.is_empty() { vec![format!("http://{}", settings.ops.listen)] } else { args.ops };
     checks.extend(running::breakers(&ops).await);
     checks.push(check("payment gateway", reach(&settings.payment.gateway.url).await));

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails must fail its test")]
 
 mod bench;
+mod catalog;
 mod cli;
+mod cluster;
 mod crash;
 mod crash_points;
 mod dead_letters;
@@ -11,6 +13,7 @@ mod demo;
 mod docs;
 mod faults;
 mod foreign;
+mod no_room;
 mod outages;
 mod reconcile;
 mod replay;

@@ -10,6 +10,7 @@
 //! # }
 //! ```
 
+mod cluster;
 mod eventually;
 mod http;
 mod logs;
@@ -18,6 +19,7 @@ mod postgres;
 mod process;
 mod programs;
 
+pub use cluster::nats_cluster;
 pub use eventually::{Condition, eventually};
 pub use http::wait_for_http;
 pub use millrace::local::guard::Signal;

@@ -1,6 +1,7 @@
 //! A nats-server per test.
 
 use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use millrace::local::{NatsServer, NatsServerBuilder};
@@ -50,6 +51,36 @@ impl TestNats {
     }
 }
 
+impl TestNats {
+    /// A copy of what the server has written to its disk up to this moment, for [`lose_power`](Self::lose_power).
+    ///
+    /// # Panics
+    /// When it does not run, or the copy cannot be made.
+    pub async fn copy_of_disk(&mut self) -> PathBuf {
+        let copy = self.server.data_dir().join("jetstream-before");
+        // Held still, so that the copy is of one moment.
+        self.server.pause().await.expect("the server runs");
+        copy_folder(&self.store(), &copy).expect("the store can be copied");
+        self.server.resume().expect("the server runs");
+        copy
+    }
+
+    /// Kills the server as a power cut does to one that has not flushed: its disk is as it was when this copy was made.
+    /// It has to be started again.
+    ///
+    /// # Panics
+    /// When the files cannot be replaced.
+    pub async fn lose_power(&mut self, copy: PathBuf) {
+        self.server.kill().await;
+        std::fs::remove_dir_all(self.store()).expect("the store can be removed");
+        std::fs::rename(copy, self.store()).expect("the copy can take its place");
+    }
+
+    fn store(&self) -> PathBuf {
+        self.server.data_dir().join("jetstream")
+    }
+}
+
 impl Deref for TestNats {
     type Target = NatsServer;
 
@@ -69,6 +100,20 @@ impl Drop for TestNats {
         logs::show_if_failing("nats-server", &self.server.log_path());
         self.server.kill_now();
     }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn temporary_folder(name: &str) -> TempDir {

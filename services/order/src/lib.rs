@@ -33,15 +33,13 @@ pub use settings::Settings;
 use std::future::IntoFuture as _;
 use std::sync::Arc;
 
-use millrace::health::Component;
 use millrace::kit::{Error, Kit, KitParts};
 use millrace::shutdown::drain;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Watcher};
 use crate::catch_up::CatchUp;
 use crate::changes::Changes;
 use crate::deadlines::Deadlines;
@@ -78,7 +76,18 @@ pub async fn run(parts: Parts) -> Result<(), Error> {
     if !copy.is_empty() {
         catalog.set(copy.into_iter().map(|product| (product.product_id.clone(), product)).collect());
     }
-    follow_catalog(&mut kit, catalog.clone(), sellable, shutdown.clone());
+    let watcher = Watcher {
+        connection: kit.connection().clone(),
+        catalog: catalog.clone(),
+        writer: kit.writer(),
+        place: kit.read_first(|| reads.catalog_place()).await?,
+        sellable,
+    };
+    let stop = shutdown.clone();
+    kit.spawn("catalog", async move {
+        watcher.run(stop).await;
+        Ok(())
+    });
 
     let catch_up = CatchUp {
         connection: kit.connection().clone(),
@@ -145,23 +154,4 @@ pub async fn run(parts: Parts) -> Result<(), Error> {
         Ok(())
     });
     kit.run().await
-}
-
-/// Ready once there is something to price orders with.
-fn follow_catalog(kit: &mut Kit<OrderModel>, catalog: Catalog, sellable: Component, shutdown: CancellationToken) {
-    let (current, mut seen) = watch::channel(catalog.now().is_some());
-    let watcher = catalog::Watcher { connection: kit.connection().clone(), catalog, writer: kit.writer(), current };
-    kit.spawn("catalog", async move {
-        let ready = async {
-            if seen.wait_for(|current| *current).await.is_ok() {
-                sellable.ready();
-            }
-            std::future::pending().await
-        };
-        tokio::select! {
-            () = watcher.run(shutdown) => {}
-            () = ready => {}
-        }
-        Ok(())
-    });
 }

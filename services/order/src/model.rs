@@ -105,6 +105,19 @@ pub struct CatalogChange {
     pub replace: bool,
     pub put: Vec<Product>,
     pub remove: Vec<ProductId>,
+    /// How far the copy has followed the bucket with this.
+    pub place: Option<CatalogPlace>,
+}
+
+/// How far the copy of the catalog has followed the bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CatalogPlace {
+    /// When the bucket was made: another time is another bucket, with revisions of its own.
+    pub bucket_created_ms: i64,
+    /// The last revision that was followed.
+    pub revision: u64,
+    /// The bucket had only revisions up to this one when it was noticed that it has lost later ones, which the copy has.
+    pub lost_behind: Option<u64>,
 }
 
 /// What the one who asked is told.
@@ -442,6 +455,7 @@ pub struct CatalogWrite<'a> {
     pub replace: bool,
     pub put: Vec<&'a Product>,
     pub remove: Vec<&'a ProductId>,
+    pub place: Option<CatalogPlace>,
 }
 
 impl<'a> CatalogWrite<'a> {
@@ -457,7 +471,8 @@ impl<'a> CatalogWrite<'a> {
             last.extend(change.put.iter().map(|product| (&product.product_id, Some(product))));
             last.extend(change.remove.iter().map(|id| (id, None)));
         }
-        let mut write = Self { replace, ..Self::default() };
+        let place = changes.iter().rev().find_map(|change| change.place);
+        let mut write = Self { replace, place, ..Self::default() };
         for (id, product) in last {
             match product {
                 Some(product) => write.put.push(product),

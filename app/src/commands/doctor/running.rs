@@ -130,6 +130,27 @@ pub async fn outboxes(settings: &Settings) -> Check {
     }
 }
 
+/// Whether the order service prices by its copy because the bucket has lost changes.
+pub async fn catalog(settings: &Settings) -> Option<Check> {
+    let name = "catalog";
+    // Before its first start, and before the release that looks for this, it has nothing to say.
+    if let Ok(DatabaseUrl::Sqlite(path)) = DatabaseUrl::for_service(&settings.database.url, "order")
+        && !path.exists()
+    {
+        return None;
+    }
+    let database = Database::open(&settings.database.url, "order").await.ok()?;
+    let rows = database.rows("select lost_behind from catalog_place".to_owned()).await.ok()?;
+    Some(match int(rows.first()?, 0) {
+        None => Check::ok(name, "the bucket has what was followed".into()),
+        Some(behind) => Check::ok(
+            name,
+            format!("the bucket has lost what came behind revision {behind}, orders are priced by the order service's copy"),
+        )
+        .warn("millrace catalog import FILE, the one that was imported last; /health of order names the products that differ"),
+    })
+}
+
 /// Payments with a step that failed for good.
 pub async fn payments(context: &Context) -> Check {
     let name = "payments";

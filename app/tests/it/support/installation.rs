@@ -52,7 +52,11 @@ pub(crate) struct Installation {
 impl Installation {
     /// A broker and free ports; no service runs yet. `settings` are further environment variables.
     pub(crate) async fn new(database_url: Option<String>, settings: &[(&str, &str)]) -> Self {
-        let nats = testkit::nats().await;
+        Self::at(testkit::nats().await, database_url, settings)
+    }
+
+    /// As [`new`](Self::new), at a broker that is unlike others.
+    pub(crate) fn at(nats: TestNats, database_url: Option<String>, settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let local = || format!("127.0.0.1:{}", free_port());
         let (http, gateway, smtp, mail, sms) = (local(), local(), local(), local(), local());

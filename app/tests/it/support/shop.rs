@@ -49,6 +49,13 @@ impl Shop {
         self.http.post(format!("{}/orders", self.api)).header("Idempotency-Key", key).json(order).send().await
     }
 
+    /// Places an order that is accepted at the first attempt.
+    pub(crate) async fn accepted_at_once(&self, order: &Value) -> Accepted {
+        let answer = self.attempt(order, &Uuid::now_v7().to_string()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::ACCEPTED, "{answer:?}");
+        Accepted::of(answer).await.unwrap()
+    }
+
     /// As a good client does it: repeats the request with the same key until it is accepted.
     pub(crate) async fn place(&self, order: &Value) -> Accepted {
         let key = Uuid::now_v7().to_string();
@@ -192,11 +199,7 @@ impl Shop {
         while !over.load(Ordering::Relaxed) {
             ticks.tick().await;
             let (shop, n) = (self.clone(), placing.len());
-            placing.spawn(async move {
-                let answer = shop.attempt(&good_order(n), &Uuid::now_v7().to_string()).await.unwrap();
-                assert_eq!(answer.status(), StatusCode::ACCEPTED, "{answer:?}");
-                Accepted::of(answer).await.unwrap()
-            });
+            placing.spawn(async move { shop.accepted_at_once(&good_order(n)).await });
         }
         placing.join_all().await
     }

@@ -30,6 +30,7 @@ pub struct NatsServerBuilder {
     client_port: u16,
     monitor_port: Option<u16>,
     sync_interval: Option<SyncInterval>,
+    max_file_store: Option<u64>,
     extra_config: String,
     start_limit: Duration,
     stop_limit: Duration,
@@ -58,6 +59,13 @@ impl NatsServerBuilder {
     /// When stored messages are forced to disk; the server's default (two minutes) without this call.
     pub fn sync_interval(mut self, interval: SyncInterval) -> Self {
         self.sync_interval = Some(interval);
+        self
+    }
+
+    /// How many bytes the streams may take on disk, all together; what the disk has without this call. The server refuses
+    /// what comes beyond it.
+    pub fn max_file_store(mut self, bytes: u64) -> Self {
+        self.max_file_store = Some(bytes);
         self
     }
 
@@ -141,11 +149,17 @@ impl NatsServer {
             client_port: 0,
             monitor_port: None,
             sync_interval: None,
+            max_file_store: None,
             extra_config: String::new(),
             start_limit: Duration::from_secs(30),
             stop_limit: Duration::from_secs(10),
             temporary: false,
         }
+    }
+
+    /// What clients and the other servers of its cluster call it.
+    pub fn name(&self) -> &str {
+        &self.builder.server_name
     }
 
     /// Where clients connect: `nats://127.0.0.1:<port>`. Stays the same through restarts.
@@ -181,6 +195,11 @@ impl NatsServer {
     /// The folder with everything the server keeps.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
+    }
+
+    /// From the next start on the streams may take as many bytes as the disk has.
+    pub fn lift_max_file_store(&mut self) {
+        self.builder.max_file_store = None;
     }
 
     /// Starts the server again, on the same port and data, after [`stop`](Self::stop), [`kill`](Self::kill) or a crash.
@@ -251,7 +270,7 @@ impl NatsServer {
     }
 
     fn config(&self) -> String {
-        let NatsServerBuilder { server_name, sync_interval, extra_config, .. } = &self.builder;
+        let NatsServerBuilder { server_name, sync_interval, max_file_store, extra_config, .. } = &self.builder;
         let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
         let store = self.data_dir.join("jetstream");
         let sync = match sync_interval {
@@ -259,9 +278,10 @@ impl NatsServer {
             Some(SyncInterval::Always) => "  sync_interval: always\n".to_owned(),
             Some(SyncInterval::Every(interval)) => format!("  sync_interval: \"{}ms\"\n", interval.as_millis().max(1)),
         };
+        let limit = max_file_store.map(|bytes| format!("  max_file_store: {bytes}\n")).unwrap_or_default();
         let monitor = self.monitor_port.map(|port| format!("http: \"127.0.0.1:{port}\"\n")).unwrap_or_default();
         format!(
-            "# Written by millrace at every start; changes are lost.\nserver_name: {}\nlisten: \"127.0.0.1:{}\"\n{monitor}jetstream {{\n  store_dir: {}\n{sync}}}\n{extra_config}\n",
+            "# Written by millrace at every start; changes are lost.\nserver_name: {}\nlisten: \"127.0.0.1:{}\"\n{monitor}jetstream {{\n  store_dir: {}\n{sync}{limit}}}\n{extra_config}\n",
             quoted(server_name),
             self.client_port,
             quoted(&store.to_string_lossy()),

@@ -266,7 +266,7 @@ async fn save_catalog(db: &Client, rows: &Rows) -> Result<(), Error> {
     if rows.catalog.is_empty() {
         return Ok(());
     }
-    let CatalogWrite { replace, put, remove } = CatalogWrite::of(&rows.catalog);
+    let CatalogWrite { replace, put, remove, place } = CatalogWrite::of(&rows.catalog);
     let kept: Vec<&str> = put.iter().map(|product| product.product_id.as_str()).collect();
     let removed: Vec<&str> = remove.iter().map(|id| id.as_str()).collect();
     execute(db, !replace, "delete from catalog_products where product_id <> all($1)", [&kept]).await?;
@@ -282,5 +282,11 @@ async fn save_catalog(db: &Client, rows: &Rows) -> Result<(), Error> {
         &put.iter().map(|product| product.unit_price.currency.to_string()).collect::<Vec<_>>(),
         &put.iter().map(|product| i64::from(product.opening_stock)).collect::<Vec<_>>(),
     ];
-    execute(db, put.is_empty(), sql, params).await
+    execute(db, put.is_empty(), sql, params).await?;
+    let Some(place) = place else { return Ok(()) };
+    let sql = "insert into catalog_place (id, bucket_created_ms, revision, lost_behind) values (1, $1, $2, $3)
+               on conflict (id) do update set bucket_created_ms = excluded.bucket_created_ms,
+                   revision = excluded.revision, lost_behind = excluded.lost_behind";
+    let lost_behind = place.lost_behind.map(|revision| revision as i64);
+    execute(db, false, sql, [&place.bucket_created_ms, &(place.revision as i64), &lost_behind]).await
 }

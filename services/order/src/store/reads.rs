@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::rows::{entry, key_row, order_columns, order_row, product};
 use crate::domain::{Order, Status};
-use crate::model::{Entry, KeyRow};
+use crate::model::{CatalogPlace, Entry, KeyRow};
 
 /// Reads beside the writer.
 #[derive(Clone)]
@@ -198,6 +198,20 @@ impl Reads {
             "select product_id, name, price_minor, currency, opening_stock from catalog_products order by product_id";
         select!(self.database, sql.to_owned(), vec![], product)
     }
+
+    /// How far that copy has followed the bucket.
+    pub async fn catalog_place(&self) -> Result<Option<CatalogPlace>, StoreError> {
+        let sql = "select bucket_created_ms, revision, coalesce(lost_behind, -1) from catalog_place";
+        Ok(select!(self.database, sql.to_owned(), vec![], place)?.pop())
+    }
+}
+
+fn place<R: super::columns::Columns>(row: &R) -> Result<CatalogPlace, R::Error> {
+    Ok(CatalogPlace {
+        bucket_created_ms: row.int(0)?,
+        revision: row.int(1)? as u64,
+        lost_behind: u64::try_from(row.int(2)?).ok(),
+    })
 }
 
 fn order_id<R: super::columns::Columns>(row: &R) -> Result<OrderId, R::Error> {

@@ -166,5 +166,12 @@ fn save_catalog(db: &Connection, write: &CatalogWrite<'_>) -> Result<()> {
             product.opening_stock
         ])?;
     }
+    if let Some(place) = write.place {
+        let mut upsert = db.prepare_cached(
+            "insert or replace into catalog_place (id, bucket_created_ms, revision, lost_behind) values (1, ?, ?, ?)",
+        )?;
+        let lost_behind = place.lost_behind.map(|revision| revision as i64);
+        upsert.execute(params![place.bucket_created_ms, place.revision as i64, lost_behind])?;
+    }
     Ok(())
 }

@@ -347,20 +347,24 @@ async fn the_copy_of_the_catalog_follows_its_changes(backend: Backend) {
     let (store, _folder) = store(backend).await;
     let (mug, pot, tea) = (product("mug", eur(999)), product("pot", eur(2_500)), product("tea", eur(450)));
     let save = |change| store.submit(Intent::SaveCatalog(change));
-    save(CatalogChange { replace: true, put: vec![mug.clone(), pot.clone()], remove: vec![] }).await;
+    save(CatalogChange { replace: true, put: vec![mug.clone(), pot.clone()], ..CatalogChange::default() }).await;
     let dearer = product("mug", eur(1_099));
     save(CatalogChange {
         put: vec![dearer.clone(), tea.clone()],
         remove: vec![pot.product_id.clone()],
-        replace: false,
+        ..CatalogChange::default()
     })
     .await;
     assert_eq!(store.reads.catalog().await.unwrap(), [dearer, tea.clone()]);
     // In one batch the last word counts.
     let changes = [
         CatalogChange { put: vec![mug.clone()], ..CatalogChange::default() },
-        CatalogChange { replace: true, put: vec![pot.clone()], remove: vec![] },
-        CatalogChange { put: vec![mug.clone(), tea], remove: vec![ProductId::new("tea").unwrap()], replace: false },
+        CatalogChange { replace: true, put: vec![pot.clone()], ..CatalogChange::default() },
+        CatalogChange {
+            put: vec![mug.clone(), tea],
+            remove: vec![ProductId::new("tea").unwrap()],
+            ..CatalogChange::default()
+        },
     ];
     join_all(changes.into_iter().map(save)).await;
     assert_eq!(store.reads.catalog().await.unwrap(), [mug, pot]);

@@ -1,8 +1,12 @@
 //! What happens when something the service needs is away.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use async_nats::jetstream::kv::Config;
+use contracts::catalog::BUCKET;
 use millrace::config::HumanDuration;
+use millrace::health::Status;
 use order::Settings;
 use serde_json::json;
 use testkit::eventually;
@@ -12,6 +16,8 @@ use crate::support::{Backend, Instance, PATIENCE, World, body, database, eur, on
 on_both_backends! {
     orders_are_taken_while_nats_is_away_and_go_on_when_it_is_back,
     without_a_catalog_nothing_is_sold_and_the_caller_is_told_when_to_return,
+    a_catalog_bucket_that_lost_its_last_changes_is_not_followed_back_to_old_prices,
+    a_catalog_bucket_that_was_made_anew_is_followed,
 }
 
 async fn orders_are_taken_while_nats_is_away_and_go_on_when_it_is_back(backend: Backend) {
@@ -38,6 +44,76 @@ async fn without_a_catalog_nothing_is_sold_and_the_caller_is_told_when_to_return
     assert_eq!(answer.body["code"], "MR0008");
     assert_eq!(service.get("/catalog").await.status, 503);
     service.stop().await;
+}
+
+async fn a_catalog_bucket_that_lost_its_last_changes_is_not_followed_back_to_old_prices(backend: Backend) {
+    let mut world = World::start(backend).await;
+    let before = world.nats.copy_of_disk().await;
+    world.put(&product("mug", eur(1_500))).await;
+    world.put(&product("cup", eur(200))).await;
+    world.bucket().await.delete("tea").await.unwrap();
+    let wanted = [("cup", 200), ("gift", 0), ("mug", 1_500), ("pot", 2_500), ("yacht", 99_999_999)];
+    eventually(PATIENCE, || sells(&world, &wanted), "the changes").await;
+
+    world.nats.lose_power(before).await;
+    world.nats.start().await.unwrap();
+    eventually(PATIENCE, || async { catalog_is_degraded(&world, "cup, mug, tea") }, "the loss to be noticed").await;
+    sells(&world, &wanted).await.unwrap();
+
+    // Not after a restart either.
+    world.service.stop().await;
+    world.service = Instance::start(&world.nats.url(), &world.database_url, Settings::default()).await;
+    let known = || async {
+        catalog_is_degraded(&world, "cup, mug, tea")?;
+        sells(&world, &wanted).await
+    };
+    eventually(PATIENCE, known, "the loss to be known after a restart").await;
+    world.service.ready().await;
+
+    // What is written from now on counts, and makes it whole again.
+    world.put(&product("mug", eur(1_500))).await;
+    world.put(&product("cup", eur(250))).await;
+    eventually(PATIENCE, || async { catalog_is_degraded(&world, " tea") }, "what is missing to be named").await;
+    world.bucket().await.delete("tea").await.unwrap();
+    let whole = || async { world.service.health.readiness().components["catalog"].status == Status::Ready };
+    eventually(PATIENCE, whole, "the catalog to be whole").await;
+    world.put(&product("mug", eur(1_600))).await;
+    let wanted = [("cup", 250), ("gift", 0), ("mug", 1_600), ("pot", 2_500), ("yacht", 99_999_999)];
+    eventually(PATIENCE, || sells(&world, &wanted), "the bucket to be followed as before").await;
+    world.service.stop().await;
+}
+
+async fn a_catalog_bucket_that_was_made_anew_is_followed(backend: Backend) {
+    let mut world = World::start(backend).await;
+    world.service.stop().await;
+    let context = world.connection.jetstream();
+    context.delete_key_value(BUCKET).await.unwrap();
+    let config = Config { bucket: BUCKET.into(), history: 1, ..Config::default() };
+    context.create_key_value(config).await.unwrap();
+    world.put(&product("mug", eur(700))).await;
+    world.service = Instance::start(&world.nats.url(), &world.database_url, Settings::default()).await;
+    eventually(PATIENCE, || sells(&world, &[("mug", 700)]), "the new catalog").await;
+    assert_eq!(world.service.health.readiness().components["catalog"].status, Status::Ready);
+    world.service.stop().await;
+}
+
+/// Whether exactly these products are on sale, at these prices.
+async fn sells(world: &World, wanted: &[(&str, i64)]) -> Result<(), String> {
+    let answer = world.service.get("/catalog").await;
+    let sold: BTreeMap<&str, i64> = answer.body["products"]
+        .as_array()
+        .ok_or_else(|| answer.body.to_string())?
+        .iter()
+        .map(|one| (one["product_id"].as_str().unwrap(), one["unit_price"]["minor"].as_i64().unwrap()))
+        .collect();
+    if sold == wanted.iter().copied().collect() { Ok(()) } else { Err(format!("{sold:?}")) }
+}
+
+fn catalog_is_degraded(world: &World, naming: &str) -> Result<(), String> {
+    let readiness = world.service.health.readiness();
+    let condition = readiness.components.get("catalog").ok_or("it is starting")?;
+    let named = condition.reason.as_ref().is_some_and(|reason| reason.ends_with(naming));
+    if condition.status == Status::Degraded && named { Ok(()) } else { Err(format!("{condition:?}")) }
 }
 
 #[tokio::test(flavor = "multi_thread")]
