@@ -28,6 +28,13 @@ pub enum Command {
     Audit(show::Audit),
 }
 
+impl Command {
+    /// Whether this process may be told to die.
+    pub fn is_under_test(&self) -> bool {
+        matches!(self, Self::Replay(args) if args.under_test)
+    }
+}
+
 pub async fn run(context: &Context, command: Command) -> CommandResult {
     match command {
         Command::List(args) => show::list(context, &desk(context, None).await?, args).await,

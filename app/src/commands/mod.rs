@@ -42,6 +42,7 @@ pub async fn run(cli: Cli) -> CommandResult {
     }
     match &cli.command {
         Some(Command::Serve(args)) if args.under_test => under_test::arm()?,
+        Some(Command::DeadLetters(command)) if command.is_under_test() => under_test::arm()?,
         _ => under_test::refuse()?,
     }
     let loaded = settings::load(cli.config.as_deref(), &cli.set)?;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream;
+use futures::future::join_all;
 use serde_json::Value;
 use testkit::{TestNats, eventually};
 use tokio::time::sleep;
@@ -67,4 +68,56 @@ async fn while_the_leader_of_a_stream_is_killed_no_customer_is_refused_and_every
     let books = Books::close(&installation, &accepted, &products).await;
     assert_eq!(books.count("confirmed", None), accepted.len());
     installation.no_dead_letters().await;
+}
+
+/// Two servers come back without what they had acknowledged last, and agree on that; the third, which kept its power,
+/// has to give way. The services are connected to that one all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_majority_of_a_cluster_lost_in_a_power_cut_is_published_again_by_those_who_stayed_connected() {
+    let products = sample();
+    let (mut installation, mut others) = installation_at_a_cluster(&[]).await;
+    let kept = installation.nats.url();
+    installation.always("NATS_URL", &kept);
+    installation.start(&products).await;
+    let shop = installation.shop.clone();
+    let mut accepted = vec![shop.accepted_at_once(&good_order(0)).await];
+    Books::close(&installation, &accepted, &products).await;
+    let mut copies = Vec::new();
+    for server in &mut others {
+        copies.push(server.copy_of_disk().await);
+    }
+    for n in 1..6 {
+        accepted.push(shop.accepted_at_once(&good_order(n)).await);
+    }
+    Books::close(&installation, &accepted, &products).await;
+    let before = last_sequence(&installation.nats).await.unwrap();
+
+    for server in &mut others {
+        server.kill().await;
+    }
+    // It would win the election with all it has; so it is slow at that moment.
+    installation.nats.pause().await.unwrap();
+    for (server, copy) in others.iter_mut().zip(copies) {
+        server.lose_power(copy).await;
+    }
+    join_all(others.iter_mut().map(|server| async { server.start().await.unwrap() })).await;
+    let after = || async { last_sequence(&others[0]).await };
+    let after = eventually(PATIENCE, after, "the two to agree").await;
+    assert!(after < before, "nothing was lost: {after}, {before}");
+    installation.nats.resume().unwrap();
+
+    for n in 6..10 {
+        accepted.push(shop.accepted_at_once(&good_order(n)).await);
+    }
+    // Every event is in its stream, once.
+    Books::close(&installation, &accepted, &products).await;
+    assert!(installation.metric("order", "millrace_broker_lost_total", "").await.unwrap() > 0.0);
+    installation.no_dead_letters().await;
+}
+
+/// The last place that the stream of orders has given, by the server that leads it.
+async fn last_sequence(asked: &TestNats) -> Result<u64, String> {
+    let js = jetstream::new(asked.client().await);
+    let stream = js.get_stream(ORDERS).await.map_err(|error| error.to_string())?;
+    Ok(stream.cached_info().state.last_sequence)
 }

@@ -7,8 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use contracts::Timestamp;
+use contracts::orders::{CancelReason, OrderCancelled};
+use millrace::event::{Cause, EventId, Retired, encode, encode_headers};
 use serde_json::{Value, json};
 use testkit::eventually;
+use time::OffsetDateTime;
 
 use crate::support::{Accepted, Backend, Books, Installation, PATIENCE, SERVICES, cli, sample};
 
@@ -62,6 +66,7 @@ impl Story {
         story.between_us_and_the_outside_world().await;
         story.crash_loop_and_replay().await;
         story.unreadable_message().await;
+        story.refund().await;
 
         let known = points_of_the_binary().await;
         let hit: BTreeSet<String> = story.hits.keys().map(|at| base(at).to_owned()).collect();
@@ -137,15 +142,22 @@ impl Story {
         self.all_die(doomed).await;
         let letter = self.only_letter("inventory-orders", "never_answered").await;
 
+        let written_down = "after-replay-written-down";
+        self.installation.millrace_dies_at(written_down, &["dead-letters", "replay", &letter]).await;
+        *self.hits.entry(written_down.to_owned()).or_default() += 1;
+        let shown = self.installation.millrace(&["dead-letters", "show", &letter, "--json"]).await.json();
+        assert_eq!(shown["state"], "being_replayed", "{shown}");
+
+        // It would wait again after five minutes. Whoever knows better need not wait.
         let doomed = self.doom(&[("inventory", "before-replay-audit")]).await;
-        let replaying = self.installation.spawn_millrace(&["dead-letters", "replay", &letter, "--json"]);
+        let replaying = self.installation.spawn_millrace(&["dead-letters", "replay", &letter, "--again", "--json"]);
         self.all_die(doomed).await;
         let replayed = replaying.await.unwrap();
         assert_eq!((replayed.code, &replayed.json()["letters"][0]["outcome"]), (0, &json!("handled")), "{replayed}");
         self.closes(&order, false).await;
         let audit = self.installation.millrace(&["dead-letters", "audit", "--json"]).await.json();
         let told: Vec<_> = audit["entries"].as_array().unwrap().iter().map(|entry| &entry["action"]).collect();
-        assert_eq!(told, ["replayed", "handled"], "{audit}");
+        assert_eq!(told, ["replayed", "replayed", "handled"], "{audit}");
     }
 
     async fn unreadable_message(&mut self) {
@@ -160,6 +172,38 @@ impl Story {
         // Delivered again, buried again, and still one letter.
         self.installation.quiet().await;
         self.only_letter("order-foreign", "undecodable").await;
+    }
+
+    /// Nothing cancels an order that is confirmed. Should it be told all the same, the money goes back, once.
+    async fn refund(&mut self) {
+        let order = self.accepted[0].clone();
+        let doomed = self.doom(&[("payment", "after-gateway-answer")]).await;
+        let cancelled = OrderCancelled {
+            order_id: order.order_id.parse().unwrap(),
+            reason: CancelReason::Customer,
+            cancelled_at: Timestamp(OffsetDateTime::now_utc()),
+        };
+        let event = encode(&cancelled, &EventId::generate(), &Retired::default()).unwrap().remove(0);
+        let mut headers = async_nats::HeaderMap::new();
+        for (name, value) in encode_headers(&event, "/millrace/order", OffsetDateTime::now_utc(), &Cause::default()) {
+            headers.insert(name, value);
+        }
+        let client = self.installation.nats.client().await;
+        client.publish_with_headers(event.subject, headers, event.body.into()).await.unwrap();
+        client.flush().await.unwrap();
+        self.all_die(doomed).await;
+
+        let refunded = || async {
+            let text = self.installation.shop.fetch(&self.installation.shop.order_url(&order.order_id)).await?.1;
+            let shown: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+            if shown["payment"] == "refunded" { Ok(()) } else { Err(text) }
+        };
+        eventually(PATIENCE, refunded, "the order to be refunded").await;
+        self.installation.quiet().await;
+        let ledger = self.installation.shop.ledger().await.unwrap();
+        let of_order = ledger.intents.iter().filter(|intent| intent.order_id.as_deref() == Some(&order.order_id));
+        let moved: Vec<_> = of_order.map(|intent| (intent.captures, intent.refunds, intent.refunded)).collect();
+        assert_eq!(moved, [(1, 1, order.total_minor)]);
     }
 
     /// Starts services so that each dies at its point: `(service, point)`.

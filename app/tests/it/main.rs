@@ -13,6 +13,7 @@ mod demo;
 mod docs;
 mod faults;
 mod foreign;
+mod foreign_ids;
 mod no_room;
 mod outages;
 mod reconcile;

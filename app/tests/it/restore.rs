@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use millrace::store::DatabaseUrl;
+use serde_json::json;
 use testkit::eventually;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -128,6 +129,98 @@ async fn keep_every_end(backend: Backend) {
     installation.quiet().await;
     Books::close(&installation, &accepted, &products).await;
     known().await.unwrap();
+    installation.no_dead_letters().await;
+}
+
+/// Some mails were sent since the copy was made, some were due when the database was lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn notification_restored_from_an_older_copy_repeats_mails_if_it_is_set_back_and_misses_some_if_it_is_not() {
+    let products = sample();
+    let mut installation = Installation::new(None, &[]).await;
+    let mut mail = installation.wire("MILLRACE_NOTIFICATION_EMAIL_URL").await;
+    installation.start(&products).await;
+    let shop = installation.shop.clone();
+    let before = shop.place(&good_order(0)).await;
+    Books::close(&installation, std::slice::from_ref(&before), &products).await;
+    let copy = Copy::of(&mut installation, "notification").await;
+    let sent = shop.place(&good_order(1)).await;
+    Books::close(&installation, &[before.clone(), sent.clone()], &products).await;
+    mail.refuse();
+    let due = shop.place(&good_order(2)).await;
+    let confirmed = || async { is(&shop, &due, "status", "confirmed").await };
+    eventually(PATIENCE, confirmed, "the order to be confirmed").await;
+    installation.quiet().await;
+
+    // Not set back: only what is new is sent.
+    copy.restore(&mut installation).await;
+    mail.mend().await;
+    installation.process("notification").start();
+    installation.ready().await;
+    let after = shop.place(&good_order(3)).await;
+    eventually(PATIENCE, || mails_are(&shop, &after, 1), "the mails of a new order").await;
+    installation.quiet().await;
+    for (order, times) in [(&before, 1), (&sent, 1), (&due, 0)] {
+        mails_are(&shop, order, times).await.unwrap();
+    }
+
+    // Set back: what the copy does not know is sent, also what had been, under the Message-ID it had.
+    assert_eq!(installation.process("notification").terminate(STOP_LIMIT).await, 0);
+    let rewound = installation.millrace(&["topology", "rewind", "notification-orders", "--to", "start"]).await;
+    assert_eq!(rewound.code, 0, "{rewound}");
+    installation.process("notification").start();
+    installation.ready().await;
+    eventually(PATIENCE, || mails_are(&shop, &due, 1), "the mails that were missing").await;
+    eventually(PATIENCE, || mails_are(&shop, &sent, 2), "the mails that had been sent").await;
+    Books::close(&installation, &[before.clone(), sent, due, after.clone()], &products).await;
+    for order in [&before, &after] {
+        mails_are(&shop, order, 1).await.unwrap();
+    }
+}
+
+/// Whether each of an order's two mails came in so many times.
+async fn mails_are(shop: &Shop, order: &Accepted, times: u64) -> Result<(), String> {
+    let counts = shop.mails().await?.counts;
+    let of_order: Vec<_> = counts.into_iter().filter(|(id, _)| id.starts_with(&order.order_id)).collect();
+    let wanted = if times == 0 { 0 } else { 2 };
+    let right = of_order.len() == wanted && of_order.iter().all(|(_, count)| *count == times);
+    if right { Ok(()) } else { Err(format!("{of_order:?}")) }
+}
+
+/// The mistake that the runbook warns of: inventory is started before its consumer is set back.
+#[tokio::test(flavor = "multi_thread")]
+async fn last_units_that_a_restored_inventory_gave_to_somebody_else_are_named_by_reconcile() {
+    let products = sample();
+    let mut installation = Installation::on(Backend::Sqlite, &products).await;
+    let shop = installation.shop.clone();
+    let all_there_are = json!({ "customer_id": "somebody", "email": "someone@example.org",
+        "payment_method": "pm_card_visa", "items": [{ "product_id": "rare", "quantity": 3 }] });
+    let usual = shop.place(&good_order(0)).await;
+    Books::close(&installation, std::slice::from_ref(&usual), &products).await;
+    let copy = Copy::of(&mut installation, "inventory").await;
+    let first = shop.place(&all_there_are).await;
+    Books::close(&installation, &[usual.clone(), first.clone()], &products).await;
+
+    copy.restore(&mut installation).await;
+    installation.process("inventory").start();
+    installation.ready().await;
+    let second = shop.place(&all_there_are).await;
+    let confirmed = || async { is(&shop, &second, "stock", "committed").await };
+    eventually(PATIENCE, confirmed, "the units to be sold a second time").await;
+    let rewound = installation.millrace(&["topology", "rewind", "inventory-orders", "--to", "start"]).await;
+    assert_eq!(rewound.code, 0, "{rewound}");
+    installation.quiet().await;
+
+    is(&shop, &first, "status", "confirmed").await.unwrap();
+    assert_eq!(installation.stock().await.unwrap()["rare"], [0, 0, 3], "available, reserved, committed");
+    let named = || async {
+        let report = installation.millrace(&["reconcile", "--older-than", "1s", "--json"]).await.json();
+        let found = report["disagreements"].as_array().ok_or("no report")?.clone();
+        match found.as_slice() {
+            [one] if one["kind"] == "stock_not_committed" && one["order_id"] == first.order_id.as_str() => Ok(()),
+            _ => Err(report.to_string()),
+        }
+    };
+    eventually(PATIENCE, named, "reconcile to name the order that has no units").await;
     installation.no_dead_letters().await;
 }
 

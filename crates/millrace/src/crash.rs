@@ -94,6 +94,8 @@ crash_points! {
     AFTER_MARKED = "after-marked",
     /// All that a message asks for is committed, and the broker was not told.
     AFTER_EFFECT_BEFORE_ACK = "after-effect-before-ack",
+    /// The audit says that a dead letter is being replayed, and nothing was sent.
+    AFTER_REPLAY_WRITTEN_DOWN = "after-replay-written-down",
     /// A replay has taken effect, and the audit does not say so.
     BEFORE_REPLAY_AUDIT = "before-replay-audit",
     /// The copy of a message that cannot be handled is a dead letter at the broker, and nobody else knows of it.

@@ -47,6 +47,9 @@ pub struct Replay {
     /// Who stands in the audit [default: $USER@host]
     #[arg(long = "as", value_name = "WHO")]
     pub by: Option<String>,
+    /// Obey MILLRACE_CRASH_AT
+    #[arg(long, hide = true)]
+    pub under_test: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
+use std::io::{ErrorKind, Write as _};
 use std::ops::Range;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -106,6 +108,11 @@ impl Installation {
         wire
     }
 
+    /// Sets a variable, for what is started from now on.
+    pub(crate) fn always(&mut self, variable: &str, value: &str) {
+        self.environment.push((variable.to_owned(), value.to_owned()));
+    }
+
     /// The value that counts, which is the last one.
     pub(crate) fn variable(&self, name: &str) -> &str {
         &self.environment.iter().rev().find(|(known, _)| known == name).unwrap().1
@@ -139,9 +146,27 @@ impl Installation {
         mark
     }
 
+    /// Starts a service whose database is alone on a disk of so many bytes. The disk is gone with the process.
+    pub(crate) fn serve_on_small_disk(&mut self, service: &str, bytes: u64) -> SmallDisk {
+        let folder = self.folder.path().join("small-disk");
+        std::fs::create_dir(&folder).unwrap();
+        let database = format!("sqlite:{}/{{service}}.db", folder.display());
+        let mount = format!("mount -t tmpfs -o size={bytes} tmpfs '{}' && exec \"$0\" \"$@\"", folder.display());
+        // In a namespace of its own: that needs no rights, and nothing has to be unmounted afterwards.
+        let program = ["--user", "--map-root-user", "--mount", "sh", "-c", &mount, env!("CARGO_BIN_EXE_millrace")];
+        let args = [&program[..], &["serve", service]].concat();
+        self.spawn_program("/usr/bin/unshare", service, &args, &[("DATABASE_URL", database.as_str())]);
+        let pid = self.process(service).pid().unwrap();
+        SmallDisk { filler: PathBuf::from(format!("/proc/{pid}/root{}/filler", folder.display())) }
+    }
+
     fn spawn(&mut self, name: &str, args: &[&str], settings: &[(&str, &str)]) {
+        self.spawn_program(env!("CARGO_BIN_EXE_millrace"), name, args, settings);
+    }
+
+    fn spawn_program(&mut self, program: &str, name: &str, args: &[&str], settings: &[(&str, &str)]) {
         let port = *self.ops.entry(name.to_owned()).or_insert_with(free_port);
-        let mut builder = Process::builder(name, env!("CARGO_BIN_EXE_millrace"))
+        let mut builder = Process::builder(name, program)
             .args(args)
             .env("MILLRACE_OPS_LISTEN", format!("127.0.0.1:{port}"))
             .current_dir(self.folder.path());
@@ -234,6 +259,22 @@ impl Installation {
         })
     }
 
+    /// Runs a command that has to die at this crash point.
+    pub(crate) async fn millrace_dies_at(&self, point: &str, args: &[&str]) {
+        let mark = self.folder.path().join("command.mark");
+        let ended = tokio::process::Command::new(env!("CARGO_BIN_EXE_millrace"))
+            .args(args)
+            .arg("--under-test")
+            .current_dir(self.folder.path())
+            .envs(self.environment.iter().cloned())
+            .envs([("MILLRACE_CRASH_AT", point), ("MILLRACE_CRASH_MARK", mark.to_str().unwrap())])
+            .kill_on_drop(true)
+            .output();
+        let ended = tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap();
+        assert_eq!(ended.status.signal(), Some(9), "{args:?}: {ended:?}");
+        assert_eq!(std::fs::read_to_string(mark).unwrap(), point);
+    }
+
     /// What inventory says about each product: available, reserved, committed.
     pub(crate) async fn stock(&self) -> Result<BTreeMap<String, [i64; 3]>, String> {
         let client = self.nats.client().await;
@@ -324,6 +365,26 @@ impl Installation {
                 panic!("{} messages in {name}, the last of them: {last:?}", state.messages);
             }
         }
+    }
+}
+
+/// A disk on which somebody else's file can take all the room there is.
+pub(crate) struct SmallDisk {
+    filler: PathBuf,
+}
+
+impl SmallDisk {
+    pub(crate) fn fill(&self) {
+        let mut file = std::fs::File::create(&self.filler).unwrap();
+        // The last of it byte by byte, as it were: whoever has a page left can go on for a while.
+        for size in [64 * 1024, 512] {
+            let full = std::iter::repeat_with(|| file.write_all(&vec![0; size])).find_map(Result::err).unwrap();
+            assert_eq!(full.kind(), ErrorKind::StorageFull, "{full}");
+        }
+    }
+
+    pub(crate) fn make_room(&self) {
+        std::fs::remove_file(&self.filler).unwrap();
     }
 }
 

@@ -17,6 +17,7 @@ use super::desk::DeadLetters;
 use super::letter::{Letter, State};
 use super::read::{self, Log};
 use super::replays::{self, Correction, ReplayOf};
+use crate::crash;
 
 /// How to replay.
 #[derive(Debug, Clone)]
@@ -231,6 +232,7 @@ impl<P: FnMut(Progress) + Send> Campaign<'_, P> {
         if let Err(why) = self.desk.write(&letter, what, log).await {
             return refused(why);
         }
+        crash::AFTER_REPLAY_WRITTEN_DOWN.reach();
         self.under_way.insert(replay.replay_id.clone(), id);
         match self.publish(&letter, &replay, headers).await {
             Ok(()) => Ok(None),

@@ -89,8 +89,11 @@ pub struct Relay {
     scan: Option<Scan>,
     page: Option<BoxFuture<'static, Page>>,
     read_failed: bool,
-    /// A publish found no stream: what is gone with it is gone from the present run of the server too.
+    /// A publish found no stream, or one that has gone back: what is gone with it is gone from the present run of the
+    /// server too.
     stream_missing: bool,
+    /// The highest sequence an event of a subject was given.
+    highest: HashMap<String, u64>,
     /// Among the confirmations to be stored are rows to be published again; then the table has to be read.
     revive: bool,
     /// The present connection's number and the server's run it leads to.
@@ -117,8 +120,18 @@ struct Stored {
     revive: bool,
 }
 
-/// A row, the connection over which it left, what became of it.
-type Published = (Row, u64, Result<AtBroker, Refused>);
+/// A row, how it left, what became of it.
+type Published = (Row, Departure, Result<AtBroker, Refused>);
+
+/// What was known when a row was sent.
+#[derive(Debug, Clone, Copy)]
+struct Departure {
+    /// The connection over which it left.
+    over: u64,
+    /// The highest sequence that an event of its subject had been given: its own has to be higher.
+    above: u64,
+}
+
 type Page = Result<Vec<Row>, StoreError>;
 
 impl Relay {
@@ -139,6 +152,7 @@ impl Relay {
             page: None,
             read_failed: false,
             stream_missing: false,
+            highest: HashMap::new(),
             revive: false,
             server: (0, String::new()),
             counters: HashMap::new(),
@@ -228,6 +242,10 @@ impl Relay {
                 }
                 Ok(()) = reconnects.changed() => {
                     self.queue.unpark_all();
+                    // What another run gives away says nothing about this one, and is compared anyway.
+                    if self.connection.server_run() != self.server.1 {
+                        self.highest.clear();
+                    }
                     compare = true;
                 }
                 compared = when_there(&mut comparing) => {
@@ -314,21 +332,25 @@ impl Relay {
         }
         while in_flight.len() < self.settings.max_in_flight.max(1) {
             let Some(row) = self.queue.next() else { return };
-            let (jetstream, over) = (self.connection.jetstream().clone(), self.connection.number());
+            let jetstream = self.connection.jetstream().clone();
+            let above = self.highest.get(&row.message.subject).copied().unwrap_or(0);
+            let departure = Departure { over: self.connection.number(), above };
             in_flight.push(Box::pin(async move {
                 let result = publish(&jetstream, &row.message).await;
-                (row, over, result)
+                (row, departure, result)
             }));
         }
     }
 
-    fn published(&mut self, (row, over, result): Published) {
-        match result.and_then(|at| Ok((at, self.acknowledged_by(over)?))) {
-            Ok((AtBroker { stream, stream_seq, .. }, broker)) => {
+    fn published(&mut self, (row, departure, result): Published) {
+        match result.and_then(|at| Ok((at, self.acknowledged_by(departure.over)?))) {
+            Ok((at, broker)) => {
                 crash::AFTER_PUBLISH.reach();
+                self.place_given(&row.message.subject, &at, departure);
                 self.count(&row.message.subject);
                 self.queue.done(&row.message.lane);
                 self.unconfirmed.insert(row.id);
+                let AtBroker { stream, stream_seq, .. } = at;
                 let place = Place { stream, stream_seq, acknowledged_ms: unix_ms(), broker };
                 self.confirmations.push(Confirmation { row_id: row.id, place: Some(place) });
             }
@@ -341,6 +363,21 @@ impl Relay {
                     warn!(service = self.database.service(), subject, message_id,
                         attempt, retry_ms = retry.as_millis() as u64, error = %error, "an event could not be published, it stays in the outbox and is tried again");
                 }
+            }
+        }
+    }
+
+    /// A stream gives no place twice. One that does has lost what was there, although the server is the one it was: a
+    /// cluster whose majority lost its power, or somebody has deleted and made it between two events.
+    fn place_given(&mut self, subject: &str, at: &AtBroker, departure: Departure) {
+        // A repetition is told the place it had.
+        let went_back = !at.before && at.stream_seq <= departure.above;
+        self.stream_missing |= went_back;
+        match self.highest.get_mut(subject) {
+            Some(highest) if went_back => *highest = at.stream_seq,
+            Some(highest) => *highest = at.stream_seq.max(*highest),
+            None => {
+                self.highest.insert(subject.to_owned(), at.stream_seq);
             }
         }
     }
