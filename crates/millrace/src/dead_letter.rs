@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-pub(crate) use bury::bury;
+pub(crate) use bury::{Graveyard, bury};
 
 use crate::dead_letters::replays::{self, ReplayOf};
 use crate::event::HeaderPairs;

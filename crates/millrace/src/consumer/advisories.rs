@@ -17,7 +17,7 @@ use super::Restore;
 use super::pull::{Pulls, Reply};
 use crate::connection::Connection;
 use crate::crash;
-use crate::dead_letter::{self, DeadLetter, Death, Original, Reason};
+use crate::dead_letter::{self, DeadLetter, Death, Graveyard, Original, Reason};
 use crate::dead_letters::advisories;
 use crate::store::Keeper;
 use crate::telemetry::metrics::DEAD_LETTERS_MISSING;
@@ -155,7 +155,9 @@ impl Advisories {
             last_failed_at: advisory.timestamp,
         };
         let letter = DeadLetter::new(&self.durable, &original, death);
-        dead_letter::bury(&self.connection, self.keeper.as_ref(), &letter, message.payload.clone()).await;
+        let graveyard =
+            Graveyard { connection: &self.connection, keeper: self.keeper.as_ref(), restore: &self.restore };
+        dead_letter::bury(&graveyard, &letter, message.payload.clone()).await;
         crash::AFTER_ADVISORY_LETTER.reach();
     }
 

@@ -15,9 +15,9 @@ use super::first_failures::FirstFailures;
 use super::meters::Meters;
 use super::router::RawMessage;
 use super::runner::ConsumerSettings;
-use super::{Failure, Router};
+use super::{Failure, Restore, Router};
 use crate::connection::Connection;
-use crate::dead_letter::{self, DeadLetter, Death, Original, Reason};
+use crate::dead_letter::{self, DeadLetter, Death, Graveyard, Original, Reason};
 use crate::dead_letters::audit::{self, Ending};
 use crate::dead_letters::replays::{self, ReplayOf};
 use crate::event::DecodeError;
@@ -35,6 +35,7 @@ pub(super) struct Shared {
     pub(super) meters: Meters,
     /// Where dead letters are kept besides the broker.
     pub(super) keeper: Option<Keeper>,
+    pub(super) restore: Restore,
 }
 
 /// What the broker says about a delivery.
@@ -232,7 +233,9 @@ impl Shared {
             published_at: facts.stored_at,
         };
         let letter = DeadLetter::new(self.router.durable(), &original, death);
-        dead_letter::bury(&self.connection, self.keeper.as_ref(), &letter, message.payload.clone()).await;
+        let graveyard =
+            Graveyard { connection: &self.connection, keeper: self.keeper.as_ref(), restore: &self.restore };
+        dead_letter::bury(&graveyard, &letter, message.payload.clone()).await;
         crash::AFTER_DEAD_LETTER_KEPT.reach();
         if let Some(reply) = &message.reply {
             // `AckKind::Term` carries no reason; the broker shows the text behind +TERM in its advisory.

@@ -52,7 +52,6 @@ pub type Restore = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 pub struct Consumer {
     shared: Arc<Shared>,
     gates: Vec<watch::Receiver<bool>>,
-    restore: Restore,
 }
 
 /// Pause before asking again when the consumer was missing, or the broker refused to serve it.
@@ -76,8 +75,8 @@ impl Consumer {
     ) -> Self {
         let (first_failures, meters) = (FirstFailures::default(), Meters::of(router.durable()));
         let stream = stream.to_owned();
-        let shared = Arc::new(Shared { connection, stream, router, settings, first_failures, meters, keeper });
-        Self { shared, gates, restore }
+        let shared = Arc::new(Shared { connection, stream, router, settings, first_failures, meters, keeper, restore });
+        Self { shared, gates }
     }
 
     /// Consumes until `stop` is cancelled, then sees what has begun through to its end and gives back the rest.
@@ -130,7 +129,7 @@ impl Consumer {
                     }
                     Some(Reply::Missing(reason)) => if restoring.is_none() {
                         warn!(consumer = self.shared.router.durable(), stream = self.shared.stream, reason, "the consumer is missing at the broker, putting it back");
-                        restoring = Some((self.restore)());
+                        restoring = Some((self.shared.restore)());
                     },
                     None => pulls = None,
                 },

@@ -11,10 +11,11 @@ use tracing::{error, warn};
 
 use super::{DeadLetter, ERROR_BYTES, HEADER, shorten};
 use crate::connection::Connection;
+use crate::consumer::Restore;
 use crate::crash;
 use crate::dead_letters::audit::{self, Ending};
 use crate::event::HeaderPairs;
-use crate::outbox::{self, NewRow, Place};
+use crate::outbox::{self, NewRow, Place, Refused};
 use crate::store::{Keeper, StoreError};
 
 /// Pauses between attempts while broker or database are away.
@@ -23,35 +24,63 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Refusals by a database that is there, after which a letter stays with the broker alone.
 const REFUSALS: u32 = 3;
 
+/// Where dead letters go.
+pub(crate) struct Graveyard<'a> {
+    pub(crate) connection: &'a Connection,
+    /// Where they are kept besides the broker.
+    pub(crate) keeper: Option<&'a Keeper>,
+    /// Puts back their stream.
+    pub(crate) restore: &'a Restore,
+}
+
 /// Tries until the broker has confirmed the copy and the outbox has it too, counts it, and tells whoever replayed the
 /// message. The caller keeps the original alive meanwhile. Burying a message again changes nothing.
-pub(crate) async fn bury(connection: &Connection, keeper: Option<&Keeper>, letter: &DeadLetter, body: Bytes) {
-    let (place, message) = publish_until_confirmed(connection, letter, body).await;
-    let id = place.stream_seq;
-    crash::AFTER_DEAD_LETTER_COPY.reach();
-    if let Some(keeper) = keeper {
-        keep_until_stored(keeper, letter, message, place).await;
-    }
+pub(crate) async fn bury(graveyard: &Graveyard<'_>, letter: &DeadLetter, body: Bytes) {
+    let connection = graveyard.connection;
+    // What is too large today would be for ever, and hold up its worker as long.
+    let (fitting, body) = fitting(letter, body, connection.client().max_payload());
+    let message = as_message(&fitting, body);
+    let mut stream_was_missing = false;
+    let id = loop {
+        let over = connection.number();
+        let place = publish_until_confirmed(graveyard, letter, &message, &mut stream_was_missing).await;
+        crash::AFTER_DEAD_LETTER_COPY.reach();
+        let id = place.stream_seq;
+        if let Some(keeper) = graveyard.keeper {
+            keep_until_stored(keeper, letter, &message, place, stream_was_missing).await;
+        }
+        // Another run of the broker, which has lost it, may have been compared with the outbox before it stood there.
+        if connection.number() == over {
+            break id;
+        }
+    };
     if let Some(replay) = &letter.replay_of {
         audit::ended(connection, &letter.consumer, replay, Ending::FailedAgain(id)).await;
     }
 }
 
-/// Where the letter is, and as what. Its sequence in the stream of dead letters is its id.
-async fn publish_until_confirmed(connection: &Connection, letter: &DeadLetter, body: Bytes) -> (Place, NewRow) {
+/// Where the letter is. Its sequence in the stream of dead letters is its id.
+async fn publish_until_confirmed(
+    graveyard: &Graveyard<'_>,
+    letter: &DeadLetter,
+    message: &NewRow,
+    stream_was_missing: &mut bool,
+) -> Place {
     let mut pause = FIRST_PAUSE;
-    // What is too large today would be for ever, and hold up its worker as long.
-    let (fitting, body) = fitting(letter, body, connection.client().max_payload());
-    let message = as_message(&fitting, body);
     loop {
-        let reason = match publish(connection, &message).await {
-            Ok((place, true)) => return (place, message),
+        let reason = match publish(graveyard.connection, message).await {
+            Ok((place, true)) => return place,
             Ok((place, false)) => {
                 told(letter, place.stream_seq);
-                return (place, message);
+                return place;
             }
             Err(reason) => reason,
         };
+        if reason.is_no_stream() {
+            *stream_was_missing = true;
+            (graveyard.restore)().await;
+        }
+        let reason = reason.to_string();
         warn!(
             consumer = letter.consumer,
             stream_seq = letter.stream_seq,
@@ -78,10 +107,16 @@ fn told(letter: &DeadLetter, id: u64) {
 }
 
 /// Ends when the letter is kept, or the database will never take it.
-async fn keep_until_stored(keeper: &Keeper, letter: &DeadLetter, message: NewRow, place: Place) {
+async fn keep_until_stored(
+    keeper: &Keeper,
+    letter: &DeadLetter,
+    message: &NewRow,
+    place: Place,
+    stream_was_missing: bool,
+) {
     let (mut pause, mut refusals) = (FIRST_PAUSE, 0);
     loop {
-        let reason = match keeper.keep(message.clone(), place.clone()).await {
+        let reason = match keeper.keep(message.clone(), place.clone(), stream_was_missing).await {
             Ok(()) => return,
             // The original stays at the broker; whoever is delivered it next buries it again.
             Err(StoreError::Stopped) => std::future::pending().await,
@@ -128,11 +163,11 @@ fn as_message(letter: &DeadLetter, body: Bytes) -> NewRow {
 }
 
 /// Where the letter is, and whether it was there before.
-async fn publish(connection: &Connection, message: &NewRow) -> Result<(Place, bool), String> {
+async fn publish(connection: &Connection, message: &NewRow) -> Result<(Place, bool), Refused> {
     let over = connection.number();
-    let stored = outbox::publish(connection.jetstream(), message).await.map_err(|e| e.to_string())?;
+    let stored = outbox::publish(connection.jetstream(), message).await?;
     if connection.number() != over {
-        return Err(outbox::Refused::Reconnected.to_string());
+        return Err(Refused::Reconnected);
     }
     let acknowledged_ms = (OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000) as i64;
     let (stream, stream_seq) = (stored.stream, stored.stream_seq);

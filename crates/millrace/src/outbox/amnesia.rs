@@ -8,6 +8,8 @@
 //! stream gives the sequences of what was lost to new messages. Nothing is remembered between two searches, so it does not
 //! matter how many were cut short.
 
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::{GetStreamError, GetStreamErrorKind};
 use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use futures::stream::{StreamExt, TryStreamExt};
 
@@ -20,6 +22,15 @@ const PAGE: i64 = 256;
 /// Requests to the broker on their way at once.
 const IN_FLIGHT: usize = 64;
 
+/// What a comparison has found.
+#[derive(Debug, Default)]
+pub(super) struct Compared {
+    /// Rows that the broker does not have.
+    pub(super) lost: Vec<i64>,
+    /// Why some stream could not be compared; then it has to be done again.
+    pub(super) incomplete: Option<String>,
+}
+
 /// Ids of rows that earlier runs of the broker acknowledged and the present one does not have; with `present_too`, also of
 /// those that the present run acknowledged, and to the last row: within one run the places of a deleted stream are given
 /// away again, so that what is there says nothing about what is not.
@@ -27,21 +38,25 @@ pub(super) async fn lost_rows(
     connection: &Connection,
     database: &Database,
     present_too: bool,
-) -> Result<Vec<i64>, String> {
+) -> Result<Compared, String> {
     let over = connection.number();
     // An answer proves which server is there, so that its run is not taken for an earlier one.
     connection.jetstream().query_account().await.map_err(|e| e.to_string())?;
     let present = connection.server_run();
-    let mut lost = Vec::new();
+    let mut compared = Compared::default();
     // No run is called like that, nor is it the name of rows from before runs were known.
     let except = if present_too { "none" } else { &present };
     for (stream, run) in database.earlier_runs(except).await.map_err(|e| e.to_string())? {
-        lost.extend(lost_of_run(connection, database, &stream, &run, present_too).await?);
+        match lost_of_run(connection, database, &stream, &run, present_too).await {
+            Ok(lost) => compared.lost.extend(lost),
+            // One stream that is not there must not hold up the others.
+            Err(reason) => compared.incomplete = Some(format!("{stream}: {reason}")),
+        }
     }
     if connection.number() != over {
         return Err("the connection changed meanwhile".into());
     }
-    Ok(lost)
+    Ok(compared)
 }
 
 async fn lost_of_run(
@@ -51,19 +66,31 @@ async fn lost_of_run(
     run: &str,
     to_the_end: bool,
 ) -> Result<Vec<i64>, String> {
-    let stored = connection.jetstream().get_stream_no_info(stream).await.map_err(|e| e.to_string())?;
+    // `None` when there is no such stream any more: then all that was on it is lost.
+    let stored = match connection.jetstream().get_stream(stream).await {
+        Ok(_) => Some(connection.jetstream().get_stream_no_info(stream).await.map_err(|e| e.to_string())?),
+        Err(error) if is_missing(&error) => None,
+        Err(error) => return Err(error.to_string()),
+    };
     let mut lost = Vec::new();
     let mut below_seq = i64::MAX;
     loop {
         let page = database.acknowledged(stream, run, below_seq, PAGE).await.map_err(|e| e.to_string())?;
         let Some(lowest) = page.last().map(|row| row.stream_seq as i64) else { return Ok(lost) };
         below_seq = lowest;
-        let missing = missing(&stored, page).await?;
+        let missing = match &stored {
+            Some(stored) => missing(stored, page).await?,
+            None => page.into_iter().map(|row| row.row_id).collect(),
+        };
         if missing.is_empty() && !to_the_end {
             return Ok(lost);
         }
         lost.extend(missing);
     }
+}
+
+fn is_missing(error: &GetStreamError) -> bool {
+    matches!(error.kind(), GetStreamErrorKind::JetStream(reason) if reason.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 async fn missing(stream: &Stream<()>, rows: Vec<Acknowledged>) -> Result<Vec<i64>, String> {

@@ -33,7 +33,8 @@ pub(crate) enum Refused {
 }
 
 impl Refused {
-    pub(super) fn is_no_stream(&self) -> bool {
+    /// Nobody keeps what is published there: the stream is gone.
+    pub(crate) fn is_no_stream(&self) -> bool {
         matches!(self, Self::Publish(error) if error.kind() == PublishErrorKind::StreamNotFound)
     }
 }

@@ -11,10 +11,12 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::amnesia::Compared;
 use super::publish::{Refused, Stored as AtBroker, publish};
 use super::queue::{PERSISTENT, Queue, RETRY_MOST};
 use super::{Backlog, Confirmation, Place, Row, amnesia};
 use crate::connection::Connection;
+use crate::dead_letter::SUBJECT_PREFIX;
 use crate::store::{Database, Model, StoreError, Writer};
 use crate::telemetry::metrics::PUBLISHED;
 use crate::{crash, sabotage};
@@ -58,7 +60,18 @@ const CONFIRM_BATCH: usize = 256;
 #[derive(Debug, Clone)]
 pub struct RelaySender {
     rows: mpsc::Sender<Vec<Row>>,
-    missed: Arc<AtomicBool>,
+    signals: Arc<Signals>,
+}
+
+/// What relay and writer tell each other.
+#[derive(Debug, Default)]
+struct Signals {
+    /// There may be rows in the table that the relay was not given.
+    missed: AtomicBool,
+    /// Somebody else has found a stream missing.
+    stream_missing: AtomicBool,
+    /// The broker may have lost what it acknowledged, and it has not been compared with the outbox since.
+    unsure_of_broker: AtomicBool,
 }
 
 impl RelaySender {
@@ -71,14 +84,25 @@ impl RelaySender {
     /// There may be rows in the table that were not handed over. What is handed over after this call does not overtake
     /// them.
     pub(crate) fn unsure(&self) {
-        self.missed.store(true, Ordering::Release);
+        self.signals.missed.store(true, Ordering::Release);
+    }
+
+    /// Whether rows that the broker has acknowledged may be removed. Not while it is away or has not been compared since: it
+    /// may come back without them, however long it takes.
+    pub(crate) fn may_forget(&self) -> bool {
+        !self.signals.unsure_of_broker.load(Ordering::Acquire)
+    }
+
+    /// A stream was gone, and what the broker had acknowledged on it with it.
+    pub(crate) fn stream_was_missing(&self) {
+        self.signals.stream_missing.store(true, Ordering::Release);
     }
 }
 
 /// The publishing side of the outbox.
 pub struct Relay {
     rows: mpsc::Receiver<Vec<Row>>,
-    missed: Arc<AtomicBool>,
+    signals: Arc<Signals>,
     connection: Connection,
     database: Database,
     settings: RelaySettings,
@@ -137,10 +161,10 @@ type Page = Result<Vec<Row>, StoreError>;
 impl Relay {
     pub fn new(connection: Connection, database: Database, settings: RelaySettings) -> (Self, RelaySender) {
         let (sender, rows) = mpsc::channel(CHANNEL);
-        let missed = Arc::<AtomicBool>::default();
+        let signals = Arc::<Signals>::default();
         let relay = Self {
             rows,
-            missed: missed.clone(),
+            signals: signals.clone(),
             connection,
             database,
             settings,
@@ -158,7 +182,7 @@ impl Relay {
             counters: HashMap::new(),
             gate: None,
         };
-        (relay, RelaySender { rows: sender, missed })
+        (relay, RelaySender { rows: sender, signals })
     }
 
     /// Publishes nothing until `gate` is true.
@@ -179,13 +203,15 @@ impl Relay {
         let mut reconnects = self.connection.reconnects();
         // A start is a connection too: the broker may have lost its power while this process was down.
         reconnects.mark_changed();
-        let mut comparing: Option<BoxFuture<'static, Result<Vec<i64>, String>>> = None;
+        self.signals.unsure_of_broker.store(true, Ordering::Release);
+        let mut state = self.connection.state();
+        let mut comparing: Option<BoxFuture<'static, Result<Compared, String>>> = None;
         // Stays or becomes true while it is compared when that has to be done again.
         let mut compare = false;
         let mut sweep = interval(self.settings.sweep_every);
         let mut confirm = interval(self.settings.confirm_every);
         loop {
-            if self.missed.swap(false, Ordering::AcqRel) {
+            if self.signals.missed.swap(false, Ordering::AcqRel) {
                 self.catch_up();
             }
             self.start_publishing(&mut in_flight);
@@ -235,6 +261,10 @@ impl Relay {
                 }
                 _ = confirm.tick() => {
                     self.store_confirmations(&writer, &storing);
+                    if self.signals.stream_missing.swap(false, Ordering::AcqRel) {
+                        self.stream_missing = true;
+                        compare = true;
+                    }
                     if comparing.is_none() && compare {
                         comparing = self.compare(&writer, &storing);
                         compare = comparing.is_none();
@@ -247,15 +277,28 @@ impl Relay {
                         self.highest.clear();
                     }
                     compare = true;
+                    self.signals.unsure_of_broker.store(true, Ordering::Release);
                 }
+                Ok(()) = state.changed() => if !self.connection.is_connected() {
+                    self.signals.unsure_of_broker.store(true, Ordering::Release);
+                },
                 compared = when_there(&mut comparing) => {
                     comparing = None;
                     match compared {
-                        Ok(lost) if lost.is_empty() => self.stream_missing = false,
-                        Ok(lost) => {
+                        Ok(Compared { lost, incomplete: None }) if lost.is_empty() => {
+                            self.stream_missing = false;
+                            // A connection that was lost meanwhile is compared again.
+                            self.signals.unsure_of_broker.store(compare || !self.connection.is_connected(), Ordering::Release);
+                        }
+                        Ok(Compared { lost, incomplete }) => {
                             // Marking the rows may fail; they are looked for until none is missing.
                             compare = true;
-                            self.publish_again(lost);
+                            if !lost.is_empty() {
+                                self.publish_again(lost);
+                            }
+                            if let Some(reason) = incomplete {
+                                debug!(reason, "a stream could not be compared with the outbox yet, trying again");
+                            }
                         }
                         Err(reason) => {
                             compare = true;
@@ -299,7 +342,7 @@ impl Relay {
         &mut self,
         writer: &Writer<M>,
         storing: &FuturesUnordered<BoxFuture<'static, Stored>>,
-    ) -> Option<BoxFuture<'static, Result<Vec<i64>, String>>> {
+    ) -> Option<BoxFuture<'static, Result<Compared, String>>> {
         self.store_confirmations(writer, storing);
         if !self.confirmations.is_empty() {
             return None;
@@ -333,7 +376,7 @@ impl Relay {
         while in_flight.len() < self.settings.max_in_flight.max(1) {
             let Some(row) = self.queue.next() else { return };
             let jetstream = self.connection.jetstream().clone();
-            let above = self.highest.get(&row.message.subject).copied().unwrap_or(0);
+            let above = self.highest.get(kind(&row.message.subject)).copied().unwrap_or(0);
             let departure = Departure { over: self.connection.number(), above };
             in_flight.push(Box::pin(async move {
                 let result = publish(&jetstream, &row.message).await;
@@ -370,6 +413,7 @@ impl Relay {
     /// A stream gives no place twice. One that does has lost what was there, although the server is the one it was: a
     /// cluster whose majority lost its power, or somebody has deleted and made it between two events.
     fn place_given(&mut self, subject: &str, at: &AtBroker, departure: Departure) {
+        let subject = kind(subject);
         // A repetition is told the place it had.
         let went_back = !at.before && at.stream_seq <= departure.above;
         self.stream_missing |= went_back;
@@ -384,6 +428,7 @@ impl Relay {
 
     /// Looked up once for each subject: a service has few.
     fn count(&mut self, subject: &str) {
+        let subject = kind(subject);
         if let Some(counter) = self.counters.get(subject) {
             return counter.increment(1);
         }
@@ -408,7 +453,7 @@ impl Relay {
     /// Rows fresh from a commit.
     fn take(&mut self, rows: Vec<Row>) {
         // Asked again here: what is said to be missing was committed before these rows and must not be overtaken.
-        if self.missed.swap(false, Ordering::AcqRel) {
+        if self.signals.missed.swap(false, Ordering::AcqRel) {
             self.catch_up();
         }
         if self.is_full(rows.len()) && !self.scan.is_some_and(|scan| scan.catching_up) {
@@ -519,6 +564,14 @@ impl Relay {
                 self.revive = revive;
             }
         }
+    }
+}
+
+/// Subjects that are told apart: each dead letter has one of its own.
+fn kind(subject: &str) -> &str {
+    match subject.strip_prefix(SUBJECT_PREFIX).is_some_and(|rest| rest.starts_with('.')) {
+        true => SUBJECT_PREFIX,
+        false => subject,
     }
 }
 

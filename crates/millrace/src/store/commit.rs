@@ -375,7 +375,7 @@ impl<M: Model, S: Session<M>> Committer<M, S> {
     }
 
     /// Apart from all others: it is rare, and whoever asked tries again.
-    async fn keep(&mut self, Keeping { message, place, kept }: Keeping) {
+    async fn keep(&mut self, Keeping { message, place, stream_was_missing, kept }: Keeping) {
         let now_ms = unix_ms(OffsetDateTime::now_utc());
         let keeping = keeper::keep(&mut self.session, &message, &place, now_ms);
         let result = match tokio::time::timeout(self.core.transaction_limit, keeping).await {
@@ -398,6 +398,9 @@ impl<M: Model, S: Session<M>> Committer<M, S> {
                 Err(StoreError::Unavailable("it took too long".into()))
             }
         };
+        if stream_was_missing && result.is_ok() {
+            self.core.relay.stream_was_missing();
+        }
         let _ = kept.send(result);
     }
 
@@ -406,7 +409,11 @@ impl<M: Model, S: Session<M>> Committer<M, S> {
         let now_ms = unix_ms(OffsetDateTime::now_utc());
         let before = |age: Duration| now_ms - age.as_millis() as i64;
         let what = Prune {
-            published_before_ms: before(self.core.settings.keep_published),
+            // While it is not known whether the broker still has what it acknowledged, all of it is kept.
+            published_before_ms: match self.core.relay.may_forget() {
+                true => before(self.core.settings.keep_published),
+                false => i64::MIN,
+            },
             handled_before_ms: before(self.core.settings.keep_handled),
             after_id: self.pruned_to,
             limit: PRUNE_LIMIT,

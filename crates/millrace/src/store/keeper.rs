@@ -15,6 +15,8 @@ pub(super) const KEEPING: usize = 16;
 pub(super) struct Keeping {
     pub(super) message: NewRow,
     pub(super) place: Place,
+    /// Its stream was missing at first: whatever else was on it is gone.
+    pub(super) stream_was_missing: bool,
     pub(super) kept: oneshot::Sender<Result<(), StoreError>>,
 }
 
@@ -27,9 +29,9 @@ impl Keeper {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when the database did not take it now; the other errors as for an intent.
-    pub(crate) async fn keep(&self, message: NewRow, place: Place) -> Result<(), StoreError> {
+    pub(crate) async fn keep(&self, message: NewRow, place: Place, stream_was_missing: bool) -> Result<(), StoreError> {
         let (kept, answer) = oneshot::channel();
-        self.0.send(Keeping { message, place, kept }).await.map_err(|_| StoreError::Stopped)?;
+        self.0.send(Keeping { message, place, stream_was_missing, kept }).await.map_err(|_| StoreError::Stopped)?;
         answer.await.map_err(|_| StoreError::Stopped)?
     }
 }

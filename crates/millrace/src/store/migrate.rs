@@ -40,7 +40,8 @@ fn runner(
         .collect::<Result<_, _>>()?;
     // All missing steps and their history in one transaction. Otherwise, on SQLite, a step and the line that says it was
     // applied are two, and a process that dies between them can never start again: its tables are there already.
-    let mut runner = Runner::new(&steps).set_grouped(true);
+    // What a newer release has added is no reason not to start: during a change of releases both run on one database.
+    let mut runner = Runner::new(&steps).set_grouped(true).set_abort_missing(false);
     runner.set_migration_table_name(history_table);
     Ok(runner)
 }

@@ -31,8 +31,12 @@ impl Publishing {
     }
 
     fn on(database: &Database, broker: &Broker, settings: RelaySettings) -> Self {
+        Self::keeping(database, broker, settings, WriterSettings::default())
+    }
+
+    fn keeping(database: &Database, broker: &Broker, settings: RelaySettings, writer: WriterSettings) -> Self {
         let (relay, sender) = Relay::new(broker.connection.clone(), database.clone(), settings);
-        let writing = Writing::start(database, WriterSettings::default(), sender);
+        let writing = Writing::start(database, writer, sender);
         let stop = CancellationToken::new();
         let relay = tokio::spawn(relay.run(writing.writer.clone(), stop.clone()));
         Self { writing, relay, stop }
@@ -321,6 +325,33 @@ async fn what_a_broker_acknowledged_and_then_lost_is_published_again() {
         assert_eq!(ids.len(), 450);
         publishing.stop().await;
     }
+}
+
+/// However long an outage takes: what is not known to be at the broker is not removed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_removed_from_the_outbox_while_the_broker_may_have_lost_it() {
+    let (home, mut broker) = (Home::sqlite().await, Broker::start().await);
+    let snapshot = Snapshot::take(&mut broker).await;
+    let database = home.open().await;
+    let keeping = WriterSettings {
+        keep_published: Duration::from_millis(500),
+        prune_every: Duration::from_millis(100),
+        ..WriterSettings::default()
+    };
+    let publishing = Publishing::keeping(&database, &broker, without_sweeps(), keeping);
+    publishing.count(5, 4).await;
+    publishing.all_confirmed().await;
+    broker.nats.kill().await;
+    let away = || async { !broker.connection.is_connected() };
+    eventually(LIMIT, away, "the connection to be gone").await;
+    // Far longer than published rows are kept, with many rounds of removing.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    snapshot.cut_the_power(&mut broker).await;
+    let back = || async { broker.count(STREAM).await == 20 };
+    eventually(LIMIT, back, "the lost events to be in the stream again").await;
+    let removed = || async { publishing.writing.number("select count(*) from outbox").await == 0 };
+    eventually(LIMIT, removed, "old rows to be removed once the broker has them").await;
+    publishing.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use futures::poll;
-use millrace::store::{Committed, Pool, StoreError, WriterSettings};
+use millrace::store::{Committed, Migration, Pool, StoreError, WriterSettings};
 use testkit::eventually;
 
 use crate::things::{
@@ -39,6 +39,7 @@ on_both_backends!(
     a_closed_writer_commits_what_waits_and_ends_though_handles_remain,
     a_database_that_refuses_everything_is_waited_for,
     tables_that_could_not_be_written_down_as_made_are_not_made,
+    an_older_release_starts_on_the_tables_of_a_newer_one,
     under_load_intents_that_come_apart_share_a_commit_and_a_lone_one_does_not_wait,
 );
 
@@ -151,6 +152,14 @@ async fn tables_that_could_not_be_written_down_as_made_are_not_made(home: Home) 
     execute(&home, &before, &mended).await;
     let database = home.open_at(MIGRATIONS).await.unwrap();
     assert_eq!(number(&database, "select count(*) from counters").await, 0);
+}
+
+/// During a change of releases both run on one database, and either may be started again.
+async fn an_older_release_starts_on_the_tables_of_a_newer_one(home: Home) {
+    let sql = "alter table counters add column note text";
+    let newer = [MIGRATIONS, &[Migration { name: "V2__note", sqlite: sql, postgres: sql }]].concat();
+    home.open_at(newer.leak()).await.unwrap();
+    home.open_at(MIGRATIONS).await.unwrap();
 }
 
 async fn old_rows_go_however_busy_the_writer_is_and_young_or_unpublished_ones_stay(home: Home) {

@@ -17,10 +17,10 @@ use crate::commands::verify::evidence::{Consumer, Letter, Message};
 /// The streams with events.
 pub const STREAMS: [&str; 4] = ["ORDERS", "PAYMENTS", "INVENTORY", "NOTIFICATIONS"];
 
-/// The last sequence of each stream of events.
+/// The last sequence of each stream that something in an outbox is on: those of events, and that of dead letters.
 pub async fn last_sequences(connection: &Connection) -> Result<BTreeMap<&'static str, i64>, String> {
     let mut last = BTreeMap::new();
-    for stream in STREAMS {
+    for stream in STREAMS.into_iter().chain([STREAM]) {
         let found = connection.jetstream().get_stream(stream).await.map_err(|e| format!("{stream}: {e}"))?;
         last.insert(stream, i64::try_from(found.cached_info().state.last_sequence).unwrap_or(i64::MAX));
     }

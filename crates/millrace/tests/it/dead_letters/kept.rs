@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use testkit::eventually;
 
 use super::world::{Mood, ONLOOKER, WORKER, World};
-use crate::things::{LIMIT, number};
+use crate::things::{LIMIT, in_time, number};
 
 /// What the disk had of the stream of dead letters at one moment.
 struct Flushed {
@@ -99,5 +100,40 @@ async fn a_message_does_not_end_before_its_letter_is_in_the_outbox() {
     let kept = "select count(*) from outbox where subject like 'dead_letters.%' and published_at is not null";
     assert_eq!(number(&world.database, kept).await, 2);
     world.waiting(2).await;
+    world.stop().await;
+}
+
+/// The broker acknowledges a letter, and comes back without it while the database does not take it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_letter_that_was_lost_before_the_outbox_had_it_comes_back() {
+    let mut world = World::patient().await;
+    let flushed = Flushed::now(&mut world).await;
+    world.nats.start().await.unwrap();
+    let db = rusqlite::Connection::open(world.database_file()).unwrap();
+    db.execute_batch("begin immediate").unwrap();
+    world.publish_raw(&[], b"nonsense".to_vec()).await;
+    world.waiting(2).await;
+    flushed.cut_the_power(&mut world).await;
+    let answers = || async { world.connection.is_connected() };
+    eventually(LIMIT, answers, "the connection to be back").await;
+    // The writer gives up waiting for the lock after 5 s. Only then can the relay compare the outbox, in which there is nothing.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    db.execute_batch("commit").unwrap();
+    settled(&world).await;
+    world.waiting(2).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_stream_of_dead_letters_was_deleted_it_is_put_back_with_what_was_on_it() {
+    let world = World::start().await;
+    world.publish_raw(&[], b"nonsense".to_vec()).await;
+    world.waiting(2).await;
+    settled(&world).await;
+    in_time(world.connection.jetstream().delete_stream("DEAD_LETTERS")).await.unwrap();
+    world.publish_raw(&[], b"more nonsense".to_vec()).await;
+    let there = || async { world.connection.jetstream().get_stream("DEAD_LETTERS").await.is_ok() };
+    eventually(LIMIT, there, "the stream to be put back").await;
+    world.waiting(4).await;
     world.stop().await;
 }
