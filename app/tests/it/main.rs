@@ -5,6 +5,7 @@
 mod bench;
 mod catalog;
 mod cli;
+mod clocks;
 mod cluster;
 mod crash;
 mod crash_points;

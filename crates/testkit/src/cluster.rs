@@ -8,6 +8,7 @@ use millrace::local::{NatsServerBuilder, SyncInterval, free_port};
 
 use crate::eventually;
 use crate::nats::{TestNats, nats_with};
+use crate::programs::done;
 
 const SERVERS: usize = 3;
 /// Until three servers have found each other and agreed on a leader.
@@ -19,7 +20,7 @@ const AGREED: Duration = Duration::from_secs(30);
 /// # Panics
 /// When they cannot be had or started, or do not agree.
 pub async fn nats_cluster() -> Vec<TestNats> {
-    let ports: Vec<u16> = (0..SERVERS).map(|_| free_port().expect("a free port")).collect();
+    let ports: Vec<u16> = (0..SERVERS).map(|_| done(free_port(), "no port is free")).collect();
     let routes = ports.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect::<Vec<_>>().join(", ");
     let starting = ports.iter().enumerate().map(|(number, port)| {
         let cluster =

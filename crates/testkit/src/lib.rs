@@ -10,6 +10,7 @@
 //! # }
 //! ```
 
+mod clock;
 mod cluster;
 mod eventually;
 mod http;
@@ -19,6 +20,7 @@ mod postgres;
 mod process;
 mod programs;
 
+pub use clock::clock_ahead_by;
 pub use cluster::nats_cluster;
 pub use eventually::{Condition, eventually};
 pub use http::wait_for_http;

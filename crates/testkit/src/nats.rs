@@ -7,7 +7,7 @@ use std::time::Duration;
 use millrace::local::{NatsServer, NatsServerBuilder};
 use tempfile::TempDir;
 
-use crate::programs::{nats_server_program, with_sources};
+use crate::programs::{done, nats_server_program, with_sources};
 use crate::{eventually, logs};
 
 /// A nats-server with JetStream in a temporary folder. Dropping it kills the server and removes the folder; when the test
@@ -59,9 +59,9 @@ impl TestNats {
     pub async fn copy_of_disk(&mut self) -> PathBuf {
         let copy = self.server.data_dir().join("jetstream-before");
         // Held still, so that the copy is of one moment.
-        self.server.pause().await.expect("the server runs");
-        copy_folder(&self.store(), &copy).expect("the store can be copied");
-        self.server.resume().expect("the server runs");
+        done(self.server.pause().await, "nats-server cannot be held still");
+        done(copy_folder(&self.store(), &copy), "the store cannot be copied");
+        done(self.server.resume(), "nats-server cannot go on");
         copy
     }
 
@@ -72,8 +72,8 @@ impl TestNats {
     /// When the files cannot be replaced.
     pub async fn lose_power(&mut self, copy: PathBuf) {
         self.server.kill().await;
-        std::fs::remove_dir_all(self.store()).expect("the store can be removed");
-        std::fs::rename(copy, self.store()).expect("the copy can take its place");
+        done(std::fs::remove_dir_all(self.store()), "the store cannot be removed");
+        done(std::fs::rename(copy, self.store()), "the copy cannot take its place");
     }
 
     fn store(&self) -> PathBuf {

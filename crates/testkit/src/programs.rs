@@ -37,6 +37,11 @@ async fn provisioned(find: Find) -> PathBuf {
     }
 }
 
+/// What only fails where no test could run.
+pub(crate) fn done<T, E: std::fmt::Display>(result: Result<T, E>, what: &str) -> T {
+    result.unwrap_or_else(|error| panic!("{what}: {error}"))
+}
+
 pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

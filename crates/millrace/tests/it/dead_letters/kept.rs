@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use testkit::eventually;
 
@@ -99,27 +98,6 @@ async fn a_message_does_not_end_before_its_letter_is_in_the_outbox() {
     settled(&world).await;
     let kept = "select count(*) from outbox where subject like 'dead_letters.%' and published_at is not null";
     assert_eq!(number(&world.database, kept).await, 2);
-    world.waiting(2).await;
-    world.stop().await;
-}
-
-/// The broker acknowledges a letter, and comes back without it while the database does not take it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_letter_that_was_lost_before_the_outbox_had_it_comes_back() {
-    let mut world = World::patient().await;
-    let flushed = Flushed::now(&mut world).await;
-    world.nats.start().await.unwrap();
-    let db = rusqlite::Connection::open(world.database_file()).unwrap();
-    db.execute_batch("begin immediate").unwrap();
-    world.publish_raw(&[], b"nonsense".to_vec()).await;
-    world.waiting(2).await;
-    flushed.cut_the_power(&mut world).await;
-    let answers = || async { world.connection.is_connected() };
-    eventually(LIMIT, answers, "the connection to be back").await;
-    // The writer gives up waiting for the lock after 5 s. Only then can the relay compare the outbox, in which there is nothing.
-    tokio::time::sleep(Duration::from_secs(7)).await;
-    db.execute_batch("commit").unwrap();
-    settled(&world).await;
     world.waiting(2).await;
     world.stop().await;
 }

@@ -117,18 +117,7 @@ impl World {
         Self::on(testkit::nats().await).await
     }
 
-    /// What is in hand is not delivered again for as long as a test takes.
-    pub(super) async fn patient() -> Self {
-        let mut topology = bare_topology();
-        topology.consumers.iter_mut().for_each(|consumer| consumer.ack_wait = Duration::from_secs(300));
-        Self::with(testkit::nats().await, topology).await
-    }
-
     pub(super) async fn on(nats: TestNats) -> Self {
-        Self::with(nats, bare_topology()).await
-    }
-
-    async fn with(nats: TestNats, topology: Topology) -> Self {
         let connection = broker::connect(&nats).await;
         let home = Home::sqlite().await;
         let parts = KitParts {
@@ -146,7 +135,7 @@ impl World {
                 retry_delays: [(WORKER.to_owned(), QUICK)].into(),
                 ..KitSettings::default()
             },
-            topology: topology.with_dead_letters(),
+            topology: bare_topology().with_dead_letters(),
             health: Health::default(),
             shutdown: CancellationToken::new(),
         };
