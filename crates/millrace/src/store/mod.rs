@@ -13,6 +13,7 @@ mod migrate;
 mod outbound;
 mod postgres;
 mod session;
+mod several;
 mod sqlite;
 mod table;
 mod url;
