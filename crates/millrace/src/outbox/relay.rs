@@ -5,20 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
-use async_nats::{HeaderName, HeaderValue};
+use async_nats::{HeaderMap, HeaderValue};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::queue::{PERSISTENT, Queue, RETRY_MOST};
 use super::{Backlog, Confirmation, Place, Row, amnesia};
 use crate::connection::Connection;
+use crate::event::known_name;
 use crate::store::{Database, Model, StoreError, Writer};
 use crate::telemetry::metrics::PUBLISHED;
 use crate::{crash, sabotage};
@@ -62,7 +62,7 @@ const CONFIRM_BATCH: usize = 256;
 #[derive(Debug, Clone)]
 pub struct RelaySender {
     rows: mpsc::Sender<Vec<Row>>,
-    missed: Arc<AtomicBool>,
+    missed: Arc<Missed>,
 }
 
 impl RelaySender {
@@ -75,14 +75,32 @@ impl RelaySender {
     /// There may be rows in the table that were not handed over. What is handed over after this call does not overtake
     /// them.
     pub(crate) fn unsure(&self) {
-        self.missed.store(true, Ordering::Release);
+        self.missed.set();
+    }
+}
+
+/// Whether there may be rows in the table that the relay has not been given.
+#[derive(Debug, Default)]
+struct Missed {
+    is_set: AtomicBool,
+    woken: Notify,
+}
+
+impl Missed {
+    fn set(&self) {
+        self.is_set.store(true, Ordering::Release);
+        self.woken.notify_one();
+    }
+
+    fn take(&self) -> bool {
+        self.is_set.swap(false, Ordering::AcqRel)
     }
 }
 
 /// The publishing side of the outbox.
 pub struct Relay {
     rows: mpsc::Receiver<Vec<Row>>,
-    missed: Arc<AtomicBool>,
+    missed: Arc<Missed>,
     connection: Connection,
     database: Database,
     settings: RelaySettings,
@@ -145,7 +163,7 @@ impl Refused {
 impl Relay {
     pub fn new(connection: Connection, database: Database, settings: RelaySettings) -> (Self, RelaySender) {
         let (sender, rows) = mpsc::channel(CHANNEL);
-        let missed = Arc::<AtomicBool>::default();
+        let missed = Arc::<Missed>::default();
         let relay = Self {
             rows,
             missed: missed.clone(),
@@ -191,8 +209,9 @@ impl Relay {
         let mut compare = false;
         let mut sweep = interval(self.settings.sweep_every);
         let mut confirm = interval(self.settings.confirm_every);
+        let missed = self.missed.clone();
         loop {
-            if self.missed.swap(false, Ordering::AcqRel) {
+            if self.missed.take() {
                 self.catch_up();
             }
             self.start_publishing(&mut in_flight);
@@ -207,6 +226,11 @@ impl Relay {
                     break;
                 }
             }
+            // At rest nothing has to be looked at; from the first thing to be done on, it is done within one interval.
+            let ticking = compare || !self.confirmations.is_empty() || self.queue.len() > 0 || stop.is_cancelled();
+            if !ticking {
+                confirm.reset();
+            }
             tokio::select! {
                 Some(first) = in_flight.next(), if !in_flight.is_empty() => {
                     self.published(first);
@@ -217,6 +241,7 @@ impl Relay {
                     compare |= self.stream_missing;
                 }
                 Some(rows) = self.rows.recv() => self.take(rows),
+                () = missed.woken.notified() => {}
                 read = when_there(&mut self.page) => {
                     self.page = None;
                     self.page_read(read);
@@ -240,7 +265,7 @@ impl Relay {
                     let database = self.database.clone();
                     measuring.get_or_insert_with(|| Box::pin(async move { database.backlog().await }));
                 }
-                _ = confirm.tick() => {
+                _ = confirm.tick(), if ticking => {
                     self.store_confirmations(&writer, &storing);
                     if comparing.is_none() && compare {
                         comparing = self.compare(&writer, &storing);
@@ -392,7 +417,7 @@ impl Relay {
     /// Rows fresh from a commit.
     fn take(&mut self, rows: Vec<Row>) {
         // Asked again here: what is said to be missing was committed before these rows and must not be overtaken.
-        if self.missed.swap(false, Ordering::AcqRel) {
+        if self.missed.take() {
             self.catch_up();
         }
         if self.is_full(rows.len()) && !self.scan.is_some_and(|scan| scan.catching_up) {
@@ -516,9 +541,11 @@ async fn publish(jetstream: &async_nats::jetstream::Context, row: &Row) -> Resul
     let mut headers = HeaderMap::new();
     for (name, value) in &row.message.headers {
         let refused = || Refused::Header(name.clone());
-        let parsed: (HeaderName, HeaderValue) =
-            (name.parse().map_err(|_| refused())?, value.parse().map_err(|_| refused())?);
-        headers.insert(parsed.0, parsed.1);
+        let name = match known_name(name) {
+            Some(known) => known,
+            None => name.parse().map_err(|_| refused())?,
+        };
+        headers.insert(name, value.parse::<HeaderValue>().map_err(|_| refused())?);
     }
     let message = PublishMessage::build().payload(row.message.body.clone()).headers(headers);
     Ok(jetstream.send_publish(row.message.subject.clone(), message).await?.await?)
