@@ -46,7 +46,8 @@ pub(crate) fn routers(handlers: &Handlers) -> Vec<Router> {
         async move { handlers.observe(submission).await }
     });
     let foreign = move |event: Received<OrderCreated>| foreign_order(handlers.clone(), event);
-    routers.push(Router::new(durables::ORDER_FOREIGN).on_version::<OrderCreated, _, _>(1, foreign));
+    let of_others = Router::new(durables::ORDER_FOREIGN).of_foreign_publishers();
+    routers.push(of_others.on_version::<OrderCreated, _, _>(1, foreign));
     routers
 }
 
@@ -165,7 +166,7 @@ fn sending_failed(event: &NotificationFailed) -> Meaning {
 /// has to be found again when the process dies between finding it and writing the dead letter.
 async fn foreign_order(state: Arc<Handlers>, event: Received<OrderCreated>) -> Handled {
     if !event.meta.foreign {
-        // Our own copy for readers of version 1.
+        // Our own copy for readers of version 1, if it was not passed over already.
         return Ok(());
     }
     let order_id = event.data.order_id;

@@ -82,9 +82,15 @@ impl Shared {
             }
         };
         let durable = self.router.durable();
-        if replays::original(durable, &message.subject).is_none() {
+        let original = replays::original(durable, &message.subject);
+        if original.is_none() {
             // A consumer made before there were replays may have no filter yet that keeps them away.
             return self.answer(&message, AckKind::Ack).await;
+        }
+        // A replay has its end told of below.
+        if original == Some(&*message.subject) && self.router.passes_over(message.headers.as_ref()) {
+            self.answer(&message, AckKind::Ack).await;
+            return self.meters.done.increment(1);
         }
         if facts.delivered > 1 {
             metrics::counter!(REDELIVERIES, "consumer" => durable.to_owned()).increment(1);

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 
-use async_nats::HeaderMap;
+use async_nats::{HeaderMap, HeaderName};
 use futures::future::BoxFuture;
 use time::OffsetDateTime;
 
@@ -24,6 +24,7 @@ type Decode = Box<dyn Fn(&RawMessage<'_>, Meta) -> Result<Handling, DecodeError>
 pub struct Router {
     durable: Arc<str>,
     routes: HashMap<&'static str, Route>,
+    foreign_only: bool,
 }
 
 struct Route {
@@ -51,7 +52,20 @@ pub struct Call {
 impl Router {
     /// For the durable consumer of this name.
     pub fn new(durable: &str) -> Self {
-        Self { durable: durable.into(), routes: HashMap::new() }
+        Self { durable: durable.into(), routes: HashMap::new(), foreign_only: false }
+    }
+
+    /// For a consumer that is there for what others publish: messages of our own services are acknowledged unread. A filter
+    /// cannot keep them away, since both use the same subject.
+    pub fn of_foreign_publishers(self) -> Self {
+        Self { foreign_only: true, ..self }
+    }
+
+    /// Whether a message is nothing to this consumer. One whose source is written otherwise than we write it is for the
+    /// handler to tell.
+    pub(super) fn passes_over(&self, headers: Option<&HeaderMap>) -> bool {
+        let source = || headers?.get(HeaderName::from_static("ce-source"));
+        self.foreign_only && source().is_some_and(|source| source.as_str().starts_with(OWN_SOURCE_PREFIX))
     }
 
     pub fn durable(&self) -> &str {

@@ -236,9 +236,8 @@ async fn measure_lag(shared: Arc<Shared>, stop: CancellationToken) {
             .connection
             .jetstream()
             .get_consumer_from_stream::<jetstream::consumer::pull::Config, _, _>(&durable, &shared.stream);
-        if let Ok(mut consumer) = info.await
-            && let Ok(info) = consumer.info().await
-        {
+        if let Ok(consumer) = info.await {
+            let info = consumer.cached_info();
             let lag = info.num_pending + info.num_ack_pending as u64;
             metrics::gauge!("millrace_consumer_lag_messages", "consumer" => durable.clone()).set(lag as f64);
         }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use async_nats::HeaderMap;
+use async_nats::{HeaderMap, HeaderName};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -57,6 +57,26 @@ pub fn encode_headers(event: &Encoded, source: &str, time: OffsetDateTime, cause
     }
     push("Nats-Msg-Id", message_id(&event.event_id, event.version));
     pairs
+}
+
+/// The name of a header that our messages carry, which then needs no allocation of its own.
+pub(crate) fn known_name(name: &str) -> Option<HeaderName> {
+    const NAMES: [&str; 13] = [
+        "ce-id",
+        "ce-type",
+        "ce-time",
+        "ce-source",
+        "ce-subject",
+        "tracestate",
+        "traceparent",
+        "Nats-Msg-Id",
+        "ce-specversion",
+        "ce-dataschema",
+        "ce-causationid",
+        "ce-correlationid",
+        "ce-datacontenttype",
+    ];
+    NAMES.iter().find(|known| **known == name).map(|known| HeaderName::from_static(known))
 }
 
 /// What is known of a message beside its headers and body.
@@ -181,6 +201,7 @@ mod tests {
         };
         let cause = Cause { correlation_id: "50% ü".into(), causation_id: Some("a\r\nb".into()), trace: None };
         let pairs = encode_headers(&event, "/millrace/order", OffsetDateTime::UNIX_EPOCH, &cause);
+        assert!(pairs.iter().all(|(name, _)| known_name(name) == name.parse().ok()), "{pairs:?}");
         let mut headers = HeaderMap::new();
         for (name, value) in &pairs {
             assert!(value.bytes().all(|b| b.is_ascii_graphic()), "{name}: {value}");

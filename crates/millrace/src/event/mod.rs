@@ -14,8 +14,8 @@ mod retired;
 mod validate;
 
 pub use faults::faults_of_versions;
-pub(crate) use headers::message_name;
 pub use headers::{HeaderPairs, Origin, decode_headers, encode_headers, message_id};
+pub(crate) use headers::{known_name, message_name};
 pub use meta::{Cause, EventId, Meta};
 pub use older::{Older, OlderVersion, Unconvertible};
 pub(crate) use read::read;

@@ -1,12 +1,13 @@
 //! One message on its way to the broker.
 
 use async_nats::HeaderMap;
+use async_nats::HeaderValue;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::{HeaderName, HeaderValue};
 
 use super::NewRow;
+use crate::event::known_name;
 
 /// Where the broker has a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,9 +46,11 @@ pub(crate) async fn publish(jetstream: &Context, message: &NewRow) -> Result<Sto
     let mut headers = HeaderMap::new();
     for (name, value) in &message.headers {
         let refused = || Refused::Header(name.clone());
-        let parsed: (HeaderName, HeaderValue) =
-            (name.parse().map_err(|_| refused())?, value.parse().map_err(|_| refused())?);
-        headers.insert(parsed.0, parsed.1);
+        let name = match known_name(name) {
+            Some(known) => known,
+            None => name.parse().map_err(|_| refused())?,
+        };
+        headers.insert(name, value.parse::<HeaderValue>().map_err(|_| refused())?);
     }
     let sending = PublishMessage::build().payload(message.body.clone()).headers(headers);
     let sent = async { jetstream.send_publish(message.subject.clone(), sending).await?.await };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -72,6 +72,8 @@ struct Signals {
     stream_missing: AtomicBool,
     /// The broker may have lost what it acknowledged, and it has not been compared with the outbox since.
     unsure_of_broker: AtomicBool,
+    /// Wakes the relay for one of the first two.
+    woken: Notify,
 }
 
 impl RelaySender {
@@ -85,6 +87,7 @@ impl RelaySender {
     /// them.
     pub(crate) fn unsure(&self) {
         self.signals.missed.store(true, Ordering::Release);
+        self.signals.woken.notify_one();
     }
 
     /// Whether rows that the broker has acknowledged may be removed. Not while it is away or has not been compared since: it
@@ -96,6 +99,7 @@ impl RelaySender {
     /// A stream was gone, and what the broker had acknowledged on it with it.
     pub(crate) fn stream_was_missing(&self) {
         self.signals.stream_missing.store(true, Ordering::Release);
+        self.signals.woken.notify_one();
     }
 }
 
@@ -210,9 +214,14 @@ impl Relay {
         let mut compare = false;
         let mut sweep = interval(self.settings.sweep_every);
         let mut confirm = interval(self.settings.confirm_every);
+        let signals = self.signals.clone();
         loop {
             if self.signals.missed.swap(false, Ordering::AcqRel) {
                 self.catch_up();
+            }
+            if self.signals.stream_missing.swap(false, Ordering::AcqRel) {
+                self.stream_missing = true;
+                compare = true;
             }
             self.start_publishing(&mut in_flight);
             if stop.is_cancelled() && !self.is_catching_up() {
@@ -226,6 +235,11 @@ impl Relay {
                     break;
                 }
             }
+            // At rest nothing has to be looked at; from the first thing to be done on, it is done within one interval.
+            let ticking = compare || !self.confirmations.is_empty() || self.queue.len() > 0 || stop.is_cancelled();
+            if !ticking {
+                confirm.reset();
+            }
             tokio::select! {
                 Some(first) = in_flight.next(), if !in_flight.is_empty() => {
                     self.published(first);
@@ -236,6 +250,7 @@ impl Relay {
                     compare |= self.stream_missing;
                 }
                 Some(rows) = self.rows.recv() => self.take(rows),
+                () = signals.woken.notified() => {}
                 read = when_there(&mut self.page) => {
                     self.page = None;
                     self.page_read(read);
@@ -259,12 +274,8 @@ impl Relay {
                     let database = self.database.clone();
                     measuring.get_or_insert_with(|| Box::pin(async move { database.backlog().await }));
                 }
-                _ = confirm.tick() => {
+                _ = confirm.tick(), if ticking => {
                     self.store_confirmations(&writer, &storing);
-                    if self.signals.stream_missing.swap(false, Ordering::AcqRel) {
-                        self.stream_missing = true;
-                        compare = true;
-                    }
                     if comparing.is_none() && compare {
                         comparing = self.compare(&writer, &storing);
                         compare = comparing.is_none();

@@ -13,7 +13,7 @@ pub struct Migration {
 }
 
 /// The toolkit's own tables, in every service's database.
-pub(super) const TOOLKIT: &[Migration] = &[
+const TOOLKIT: &[Migration] = &[
     Migration {
         name: "V1__outbox_and_inbox",
         sqlite: include_str!("migrations/V1__outbox_and_inbox.sqlite.sql"),
@@ -24,7 +24,18 @@ pub(super) const TOOLKIT: &[Migration] = &[
         sqlite: include_str!("migrations/V2__outbox_broker.sqlite.sql"),
         postgres: include_str!("migrations/V2__outbox_broker.postgres.sql"),
     },
+    Migration {
+        name: "V3__outbox_places",
+        sqlite: include_str!("migrations/V3__outbox_places.sqlite.sql"),
+        // Instances of two releases share a database during a rolling upgrade. To an older one every message whose place
+        // stands somewhere else would look unpublished, and it would publish all of them again at each sweep.
+        postgres: NOTHING,
+    },
 ];
+
+/// A step that one of the databases does not have. It leaves no trace there: an older release refuses to start on steps
+/// that it does not know.
+const NOTHING: &str = "";
 
 /// Held while migrating, so that instances that start together take turns.
 const ADVISORY_LOCK: i64 = 0x4d69_6c6c_7261_6365;
@@ -36,6 +47,7 @@ fn runner(
 ) -> Result<Runner, StoreError> {
     let steps: Vec<_> = steps
         .iter()
+        .filter(|step| dialect(step) != NOTHING)
         .map(|step| refinery::Migration::unapplied(step.name, dialect(step)).map_err(failed))
         .collect::<Result<_, _>>()?;
     // All missing steps and their history in one transaction. Otherwise, on SQLite, a step and the line that says it was
@@ -78,4 +90,39 @@ pub(super) async fn postgres(db: &mut tokio_postgres::Client, service: &[Migrati
     crash::AFTER_MIGRATION.reach();
     db.execute("select pg_advisory_unlock($1)", &[&ADVISORY_LOCK]).await?;
     result.map(|_| ()).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite as tables;
+
+    #[test]
+    fn outbox_rows_of_an_earlier_release_are_published_or_not_as_they_were_and_numbers_go_on_behind_them() {
+        let mut db = rusqlite::Connection::open_in_memory().unwrap();
+        runner("millrace_toolkit_history", &TOOLKIT[..2], |m| m.sqlite).unwrap().run(&mut db).unwrap();
+        db.execute_batch(
+            "insert into outbox (message_id, subject, lane, headers, body, created_at, stream, stream_seq, published_at, broker)
+             values ('a', 's', 'l', 'x:1', x'41', 1, 'T', 7, 10, 'run'), ('b', 's', 'l', '[]', x'42', 2, null, null, null, null),
+                    ('c', 's', 'l', '[]', x'43', 3, 'T', 8, 11, null), ('gone', 's', 'l', '[]', x'44', 4, 'T', 9, 12, 'run');
+             delete from outbox where message_id = 'gone'",
+        )
+        .unwrap();
+        sqlite(&mut db, &[]).unwrap();
+
+        let waiting = tables::unpublished(&db, 0, i64::MAX, 10).unwrap();
+        assert_eq!(waiting.iter().map(|row| (row.id, row.message.message_id.as_str())).collect::<Vec<_>>(), [(2, "b")]);
+        assert_eq!(tables::backlog(&db).unwrap().rows, 1);
+        assert_eq!(tables::earlier_runs(&db, "now").unwrap().len(), 2);
+        for (run, found) in [("run", ("a", 7)), ("", ("c", 8))] {
+            let acknowledged = tables::acknowledged(&db, "T", run, i64::MAX, 10).unwrap();
+            let places: Vec<_> = acknowledged.iter().map(|row| (row.message_id.as_str(), row.stream_seq)).collect();
+            assert_eq!(places, [found], "{run}");
+        }
+        let all = "select group_concat(id || message_id || cast(body as text) || coalesce(stream_seq, '-')) from outbox order by id";
+        assert_eq!(db.query_row(all, [], |row| row.get::<_, String>(0)).unwrap(), "1aA7,2bB-,3cC8");
+        let next = "insert into outbox_message (message_id, subject, lane, headers, body, created_at)
+                    values ('e', '', '', '', '', 5) returning id";
+        assert_eq!(db.query_row(next, [], |row| row.get::<_, i64>(0)).unwrap(), 5);
+    }
 }

@@ -2,19 +2,38 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags, ToSql, params};
 
 use super::session::{Prune, Pruned, Session, SessionError};
+use super::several::{self, Several};
 use super::{SqliteModel, StoreError};
 use crate::inbox::Mark;
-use crate::outbox::{Acknowledged, Backlog, Confirmation, NewRow, Row, header_text};
+use crate::outbox::{Acknowledged, Backlog, Confirmation, NewRow, Place, Row, header_text};
 
 /// Long enough for a command-line tool to look into the file while the service runs.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Room for every statement of a service.
 const STATEMENT_CACHE: usize = 64;
+
+/// What is written for every message.
+static MARK: LazyLock<Several> = LazyLock::new(|| {
+    Several::new("insert into inbox (consumer, event_id, handled_at) values ", "(?, ?, ?)", " on conflict do nothing")
+});
+static MESSAGE: LazyLock<Several> = LazyLock::new(|| {
+    let head = "insert into outbox_message (message_id, subject, lane, headers, body, created_at) values ";
+    Several::new(head, "(?, ?, ?, ?, ?, ?)", "")
+});
+static WAITS: LazyLock<Several> = LazyLock::new(|| Several::new("insert into outbox_waiting (id) values ", "(?)", ""));
+static WAITS_NO_MORE: LazyLock<Several> =
+    LazyLock::new(|| Several::new("delete from outbox_waiting where id in (", "?", ")"));
+static PLACE: LazyLock<Several> = LazyLock::new(|| {
+    let head = "insert into outbox_place (id, stream, stream_seq, published_at, broker) values ";
+    Several::new(head, "(?, ?, ?, ?, ?)", "")
+});
+const NEWEST_MARK: &str = "select coalesce(max(id), 0) from inbox";
 
 /// A connection that may write: creates the file and its folder.
 pub(super) fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
@@ -27,7 +46,7 @@ pub(super) fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
     db.pragma_update(None, "journal_mode", "wal")?;
     // FULL: a commit that was answered survives a power cut.
     db.pragma_update(None, "synchronous", "full")?;
-    db.pragma_update(None, "cache_size", -16_384)?;
+    db.pragma_update(None, "cache_size", -8_192)?;
     db.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     Ok(db)
 }
@@ -50,6 +69,48 @@ impl SqliteSession {
     }
 }
 
+impl SqliteSession {
+    fn confirm_all(&self, places: &[(i64, &Place)]) -> rusqlite::Result<()> {
+        for portion in several::portions(places) {
+            let ids: Vec<i64> = portion.iter().map(|(id, _)| *id).collect();
+            if WAITS_NO_MORE.execute(&self.db, portion.len(), &each(&ids))? < portion.len() {
+                portion.iter().try_for_each(|(id, place)| self.move_place(*id, place))?;
+                continue;
+            }
+            let seqs: Vec<i64> = portion.iter().map(|(_, place)| place.stream_seq as i64).collect();
+            let values: Vec<&dyn ToSql> = portion
+                .iter()
+                .zip(&seqs)
+                .flat_map(|((id, place), seq)| {
+                    [id as &dyn ToSql, &place.stream, seq, &place.acknowledged_ms, &place.broker]
+                })
+                .collect();
+            PLACE.execute(&self.db, portion.len(), &values)?;
+        }
+        Ok(())
+    }
+
+    /// A message that was published once more has its place where it is now. One that was removed meanwhile has none.
+    fn move_place(&self, row_id: i64, place: &Place) -> rusqlite::Result<()> {
+        let mut put = self.db.prepare_cached(
+            "insert into outbox_place (id, stream, stream_seq, published_at, broker)
+             select ?1, ?2, ?3, ?4, ?5 where exists (select 1 from outbox_message where id = ?1)
+             on conflict (id) do update set stream = excluded.stream, stream_seq = excluded.stream_seq,
+                 published_at = excluded.published_at, broker = excluded.broker",
+        )?;
+        let seq = place.stream_seq as i64;
+        put.execute(params![row_id, place.stream, seq, place.acknowledged_ms, place.broker]).map(drop)
+    }
+
+    /// The broker has lost it.
+    fn wait_again(&self, row_id: i64) -> rusqlite::Result<()> {
+        if self.db.prepare_cached("delete from outbox_place where id = ?")?.execute([row_id])? > 0 {
+            self.db.prepare_cached("insert into outbox_waiting (id) values (?)")?.execute([row_id])?;
+        }
+        Ok(())
+    }
+}
+
 impl From<rusqlite::Error> for SessionError {
     fn from(error: rusqlite::Error) -> Self {
         match StoreError::from(error) {
@@ -65,17 +126,30 @@ impl<M: SqliteModel> Session<M> for SqliteSession {
     }
 
     async fn has_message(&mut self, message_id: &str) -> Result<bool, SessionError> {
-        Ok(self.db.prepare_cached("select 1 from outbox where message_id = ?")?.exists([message_id])?)
+        Ok(self.db.prepare_cached("select 1 from outbox_message where message_id = ?")?.exists([message_id])?)
     }
 
     async fn mark(&mut self, marks: &BTreeSet<&Mark>, now_ms: i64) -> Result<HashSet<Mark>, SessionError> {
-        let mut insert = self.db.prepare_cached(
-            "insert into inbox (consumer, event_id, handled_at) values (?, ?, ?) on conflict do nothing",
-        )?;
+        let marks: Vec<&Mark> = marks.iter().copied().collect();
+        let newest: i64 = match several::are_several(marks.len()) {
+            true => self.db.prepare_cached(NEWEST_MARK)?.query_row([], |row| row.get(0))?,
+            false => 0,
+        };
         let mut before = HashSet::new();
-        for mark in marks {
-            if insert.execute(params![mark.consumer, mark.event_id, now_ms])? == 0 {
-                before.insert((*mark).clone());
+        for portion in several::portions(&marks) {
+            let values: Vec<&dyn ToSql> =
+                portion.iter().flat_map(|mark| [&mark.consumer as &dyn ToSql, &mark.event_id, &now_ms]).collect();
+            if MARK.execute(&self.db, portion.len(), &values)? == portion.len() {
+                continue;
+            }
+            let mut find = self.db.prepare_cached("select id from inbox where consumer = ? and event_id = ?")?;
+            for mark in portion {
+                // Numbers are never given out again, so a mark that was just set has one behind the newest of before.
+                let is_old = portion.len() == 1
+                    || find.query_row([&mark.consumer, &mark.event_id], |row| row.get::<_, i64>(0))? <= newest;
+                if is_old {
+                    before.insert((*mark).clone());
+                }
             }
         }
         Ok(before)
@@ -90,28 +164,41 @@ impl<M: SqliteModel> Session<M> for SqliteSession {
     }
 
     async fn insert_outbox(&mut self, rows: &[NewRow], now_ms: i64) -> Result<Vec<i64>, SessionError> {
-        let mut insert = self.db.prepare_cached(
-            "insert into outbox (message_id, subject, lane, headers, body, created_at) values (?, ?, ?, ?, ?, ?)",
-        )?;
-        rows.iter()
-            .map(|row| {
-                let headers = header_text::write(&row.headers)?;
-                Ok(insert.insert(params![row.message_id, row.subject, row.lane, headers, row.body.as_ref(), now_ms])?)
-            })
-            .collect()
+        let mut ids = Vec::with_capacity(rows.len());
+        for portion in several::portions(rows) {
+            let written = portion.iter().map(|row| Ok((row, header_text::write(&row.headers)?, row.body.as_ref())));
+            let written = written.collect::<Result<Vec<_>, SessionError>>()?;
+            let values: Vec<&dyn ToSql> = written
+                .iter()
+                .flat_map(|(row, headers, body)| {
+                    [&row.message_id as &dyn ToSql, &row.subject, &row.lane, headers, body, &now_ms]
+                })
+                .collect();
+            MESSAGE.execute(&self.db, portion.len(), &values)?;
+            // One statement numbers its rows in their order and without a gap.
+            let last = self.db.last_insert_rowid();
+            ids.extend(last + 1 - portion.len() as i64..=last);
+        }
+        for portion in several::portions(&ids) {
+            WAITS.execute(&self.db, portion.len(), &each(portion))?;
+        }
+        Ok(ids)
     }
 
     async fn confirm(&mut self, confirmations: &[Confirmation]) -> Result<(), SessionError> {
-        let mut update = self.db.prepare_cached(
-            "update outbox set stream = ?, stream_seq = ?, published_at = ?, broker = ? where id = ?",
-        )?;
-        for one in confirmations {
-            let place = one.place.as_ref();
-            let (stream, seq) = (place.map(|p| &p.stream), place.map(|p| p.stream_seq as i64));
-            let broker = place.map(|p| &p.broker);
-            update.execute(params![stream, seq, place.map(|p| p.acknowledged_ms), broker, one.row_id])?;
-        }
-        Ok(())
+        let places: Option<Vec<(i64, &Place)>> =
+            confirmations.iter().map(|one| Some((one.row_id, one.place.as_ref()?))).collect();
+        let Some(places) = places else {
+            // In their order, should one row be among them twice.
+            for one in confirmations {
+                match &one.place {
+                    Some(place) => self.confirm_all(&[(one.row_id, place)])?,
+                    None => self.wait_again(one.row_id)?,
+                }
+            }
+            return Ok(());
+        };
+        Ok(self.confirm_all(&places)?)
     }
 
     async fn prune(&mut self, what: Prune) -> Result<Pruned, SessionError> {
@@ -120,12 +207,19 @@ impl<M: SqliteModel> Session<M> for SqliteSession {
             .db
             .prepare_cached(
                 "select max(id), max(created_at), count(*)
-                 from (select id, created_at from outbox where id > ? order by id limit ?)",
+                 from (select id, created_at from outbox_message where id > ? order by id limit ?)",
             )?
             .query_row(params![what.after_id, what.limit], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let page = params![what.after_id, last_id, what.published_before_ms];
         self.db
-            .prepare_cached("delete from outbox where id > ? and id <= ? and published_at < ?")?
-            .execute(params![what.after_id, last_id, what.published_before_ms])?;
+            .prepare_cached(
+                "delete from outbox_message where id > ?1 and id <= ?2
+                 and id in (select id from outbox_place where id > ?1 and id <= ?2 and published_at < ?3)",
+            )?
+            .execute(page)?;
+        self.db
+            .prepare_cached("delete from outbox_place where id > ? and id <= ? and published_at < ?")?
+            .execute(page)?;
         let forgotten = self
             .db
             .prepare_cached(
@@ -153,6 +247,10 @@ impl<M: SqliteModel> Session<M> for SqliteSession {
     }
 }
 
+fn each(ids: &[i64]) -> Vec<&dyn ToSql> {
+    ids.iter().map(|id| id as &dyn ToSql).collect()
+}
+
 pub(super) fn unpublished(
     db: &Connection,
     after_id: i64,
@@ -160,8 +258,9 @@ pub(super) fn unpublished(
     limit: u32,
 ) -> Result<Vec<Row>, StoreError> {
     let mut select = db.prepare_cached(
-        "select id, message_id, subject, lane, headers, body from outbox
-         where published_at is null and id > ? and created_at <= ? order by id limit ?",
+        "select m.id, message_id, subject, lane, headers, body
+         from outbox_waiting w cross join outbox_message m on m.id = w.id
+         where w.id > ? and created_at <= ? order by w.id limit ?",
     )?;
     let mut rows = select.query(params![after_id, created_before_ms, limit])?;
     let mut found = Vec::new();
@@ -185,8 +284,7 @@ pub(super) fn unpublished(
 /// Streams and the servers' runs that acknowledged rows of them, other than the present run.
 pub(super) fn earlier_runs(db: &Connection, present: &str) -> Result<Vec<(String, String)>, StoreError> {
     let mut select = db.prepare_cached(
-        "select distinct stream, coalesce(broker, '') from outbox
-         where published_at is not null and coalesce(broker, '') <> ?",
+        "select distinct stream, coalesce(broker, '') from outbox_place where coalesce(broker, '') <> ?",
     )?;
     let runs = select.query_map([present], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
     Ok(runs)
@@ -201,8 +299,11 @@ pub(super) fn acknowledged(
     limit: i64,
 ) -> Result<Vec<Acknowledged>, StoreError> {
     let mut select = db.prepare_cached(
-        "select id, message_id, stream_seq from outbox
-         where stream = ? and coalesce(broker, '') = ? and stream_seq < ? order by stream_seq desc limit ?",
+        "select p.id, message_id, stream_seq
+         from (select id, stream_seq from outbox_place
+               where stream = ? and coalesce(broker, '') = ? and stream_seq < ? order by stream_seq desc limit ?) p
+             join outbox_message m on m.id = p.id
+         order by stream_seq desc",
     )?;
     let rows = select.query_map(params![stream, run, below_seq, limit], |row| {
         Ok(Acknowledged { row_id: row.get(0)?, message_id: row.get(1)?, stream_seq: row.get::<_, i64>(2)? as u64 })
@@ -211,7 +312,9 @@ pub(super) fn acknowledged(
 }
 
 pub(super) fn backlog(db: &Connection) -> Result<Backlog, StoreError> {
-    let mut select = db.prepare_cached("select count(*), min(created_at) from outbox where published_at is null")?;
+    let mut select = db.prepare_cached(
+        "select count(*), min(created_at) from outbox_waiting w cross join outbox_message m on m.id = w.id",
+    )?;
     Ok(select
         .query_row([], |row| Ok(Backlog { rows: row.get::<_, i64>(0)? as u64, oldest_created_ms: row.get(1)? }))?)
 }

@@ -66,6 +66,15 @@ impl Consuming {
     where
         F: Future<Output = Result<(), Failure>> + Send + 'static,
     {
+        Self::start_router(broker, settings, gates, Router::new(DURABLE).on::<ThingHappened, _, _>(handler))
+    }
+
+    fn start_router(
+        broker: &Broker,
+        settings: ConsumerSettings,
+        gates: Vec<watch::Receiver<bool>>,
+        router: Router,
+    ) -> Self {
         let spec = &broker.topology.consumers[0];
         let settings = ConsumerSettings { ack_wait: spec.ack_wait, max_attempts: spec.max_deliver, ..settings };
         let (connection, topology) = (broker.connection.clone(), broker.topology.clone());
@@ -75,7 +84,6 @@ impl Consuming {
                 topology::ensure(&connection, &topology, true, &CancellationToken::new()).await.unwrap();
             })
         });
-        let router = Router::new(DURABLE).on::<ThingHappened, _, _>(handler);
         let consumer = Consumer::new(broker.connection.clone(), STREAM, router, settings, gates, restore, None);
         let stop = CancellationToken::new();
         let task = tokio::spawn(consumer.run(stop.clone()));
@@ -130,6 +138,27 @@ async fn expect_settled(broker: &Broker) {
         if open == (0, 0) { Ok(()) } else { Err(format!("(pending, unanswered) = {open:?}")) }
     };
     eventually(LIMIT, settled, "every message to be answered").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_for_foreign_publishers_acknowledges_our_own_messages_unread_and_handles_theirs() {
+    let broker = Broker::start().await;
+    publish(&broker, 3, 1..=2).await;
+    let body = br#"{"counter":"theirs","value":7}"#.to_vec();
+    let theirs = [("ce-source".to_owned(), "/somebody/else".to_owned())];
+    publish_raw(&broker, "things.happened", &theirs, body.clone()).await;
+    // Whoever does not say who they are is not one of ours.
+    publish_raw(&broker, "things.happened", &[], body).await;
+    let seen = Seen::default();
+    let noting = seen.clone();
+    let router = Router::new(DURABLE).of_foreign_publishers().on::<ThingHappened, _, _>(move |event| {
+        noting.note(&event);
+        async { Ok(()) }
+    });
+    let consuming = Consuming::start_router(&broker, quick(), Vec::new(), router);
+    expect_settled(&broker).await;
+    assert_eq!(seen.values_by_counter(), BTreeMap::from([("theirs".to_owned(), vec![7, 7])]));
+    consuming.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use futures::poll;
-use millrace::store::{Committed, Migration, Pool, StoreError, WriterSettings};
+use millrace::store::{Committed, Database, Migration, Pool, StoreError, WriterSettings};
 use testkit::eventually;
 
 use crate::things::{
@@ -34,6 +34,7 @@ on_both_backends!(
     a_batch_commits_together_and_each_caller_gets_its_own_outcome,
     an_intent_that_fails_fails_alone_and_leaves_nothing,
     an_event_takes_effect_once_however_often_it_comes,
+    in_a_large_batch_only_the_events_that_were_handled_before_are_left_out,
     a_caller_that_gave_up_in_time_is_not_committed,
     old_rows_go_however_busy_the_writer_is_and_young_or_unpublished_ones_stay,
     a_closed_writer_commits_what_waits_and_ends_though_handles_remain,
@@ -109,6 +110,31 @@ async fn an_event_takes_effect_once_however_often_it_comes(home: Home) {
     assert_eq!(counting.number("select count(*) from outbox").await, 3);
 }
 
+async fn in_a_large_batch_only_the_events_that_were_handled_before_are_left_out(home: Home) {
+    let counting = home.writer().await;
+    let submit = |event: usize| counting.writer.submit(caused_by(&event.to_string(), "a"));
+    // In several of the sets of rows that are written at once, among the rest, and in none.
+    let before = [2, 3, 11, 20, 29];
+    for event in before {
+        assert!(matches!(in_time(submit(event)).await.unwrap(), Committed::Now(_)));
+    }
+    let holding = hold(&counting.writer).await;
+    let mut batch = Box::pin(join_all((0..30).map(submit)));
+    assert!(poll!(&mut batch).is_pending());
+    drop(holding);
+    for (event, answer) in in_time(batch).await.into_iter().enumerate() {
+        assert_eq!(answer.unwrap() == Committed::Before, before.contains(&event), "{event}");
+    }
+    assert_eq!(counting.number("select value from counters").await, 30);
+    assert_eq!(counting.number("select count(*) from inbox").await, 30);
+    // Each has a row of its own, found under its number.
+    let rows = counting.database.unpublished(0, i64::MAX, 100).await.unwrap();
+    let numbers: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    let bodies: Vec<String> = rows.iter().map(|row| String::from_utf8(row.message.body.to_vec()).unwrap()).collect();
+    assert_eq!(numbers, (1..=30).collect::<Vec<i64>>());
+    assert_eq!(bodies, (1..=30).map(|value| format!(r#"{{"counter":"a","value":{value}}}"#)).collect::<Vec<_>>());
+}
+
 async fn a_caller_that_gave_up_in_time_is_not_committed(home: Home) {
     let counting = home.writer().await;
     let holding = hold(&counting.writer).await;
@@ -168,10 +194,7 @@ async fn old_rows_go_however_busy_the_writer_is_and_young_or_unpublished_ones_st
     let rows = |kind: &str, many: usize, created: i64, published: &str| {
         let values: Vec<String> =
             (0..many).map(|n| format!("('{kind}-{n}', 's', 'l', '[]', '', {created}, {published})")).collect();
-        format!(
-            "insert into outbox (message_id, subject, lane, headers, body, created_at, published_at) values {};",
-            values.join(",")
-        )
+        insert_into_outbox(&database, &values.join(","))
     };
     // More of each than one step looks at, and the ones to be kept in front.
     let old = now - 3_600_000;
@@ -212,6 +235,24 @@ async fn old_rows_go_however_busy_the_writer_is_and_young_or_unpublished_ones_st
         assert_eq!(left, many, "{kind}");
     }
     assert_eq!(counting.number("select count(*) from inbox where consumer = 'young'").await, 3);
+}
+
+/// Rows of an outbox: message id, subject, lane, headers, body, when it was created, when it was published.
+fn insert_into_outbox(database: &Database, values: &str) -> String {
+    let columns = "message_id, subject, lane, headers, body, created_at";
+    match database.pool() {
+        Pool::Postgres(_) => format!("insert into outbox ({columns}, published_at) values {values};"),
+        Pool::Sqlite(_) => format!(
+            "create temp table made ({columns}, published_at);
+             insert into made values {values};
+             insert into outbox_message ({columns}) select {columns} from made order by rowid;
+             insert into outbox_place (id, stream, stream_seq, published_at)
+                 select id, 'T', id, published_at from outbox_message join made using (message_id)
+                 where published_at is not null;
+             insert into outbox_waiting select id from outbox_message join made using (message_id) where published_at is null;
+             drop table made;"
+        ),
+    }
 }
 
 async fn under_load_intents_that_come_apart_share_a_commit_and_a_lone_one_does_not_wait(home: Home) {

@@ -147,8 +147,8 @@ impl Reads {
     /// Up to where in the stream this database surely knows what this service has told. An event is published after its
     /// commit and before a later one's place is written down, so below any place that stands here nothing is missing.
     pub async fn told_up_to(&self, stream: &str) -> Result<ToldUpTo, StoreError> {
-        let sql =
-            "select stream_seq from outbox where stream = $1 and published_at is not null order by id desc limit 1";
+        // Compared in this way SQLite reads from the latest row back, and not all of them.
+        let sql = "select stream_seq from outbox where coalesce(stream, '') = $1 order by id desc limit 1";
         let found: Result<Vec<_>, StoreError> =
             select!(self.database, sql.to_owned(), vec![Param::Text(stream.to_owned())], int);
         if let Some(sequence) = found?.pop() {

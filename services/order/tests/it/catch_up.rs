@@ -26,9 +26,13 @@ async fn what_was_told_is_learnt_again_also_when_the_outbox_says_nothing(backend
     world.service.stop().await;
 
     // What an older copy has, whose outbox rows have been removed as too old; and what a new database has.
+    let outbox = match &world.database_url {
+        DatabaseUrl::Sqlite(_) => "delete from outbox_message; delete from outbox_place",
+        DatabaseUrl::Postgres(_) => "delete from outbox",
+    };
     let undo = |what: &str| {
         format!(
-            "delete from outbox;
+            "{outbox};
              delete from orders where order_id = '{lost}'; delete from order_timeline where order_id = '{lost}';
              update orders set status = 'processing', ended_at = null, deadline_at = 1 where order_id = '{undone}';
              delete from order_timeline where order_id = '{undone}' and event_type = 'orders.confirmed'; {what}"
