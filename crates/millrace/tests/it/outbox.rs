@@ -424,6 +424,22 @@ async fn what_was_in_a_stream_that_somebody_deleted_is_published_again_once_it_i
     }
 }
 
+/// Nobody found the stream missing; but the new one gives its places a second time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_in_a_stream_that_was_deleted_and_made_anew_between_two_events_is_published_again() {
+    let (home, broker) = (Home::sqlite().await, Broker::start().await);
+    let publishing = Publishing::start(&home, &broker, without_sweeps()).await;
+    publishing.count(5, 4).await;
+    publishing.all_confirmed().await;
+    broker.connection.jetstream().delete_stream(STREAM).await.unwrap();
+    broker.ensure().await;
+    publishing.count(1, 1).await;
+    let back = || async { broker.count(STREAM).await == 21 };
+    eventually(LIMIT, back, "all events to be in the new stream").await;
+    publishing.all_confirmed().await;
+    publishing.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_lost_nothing_is_sent_nothing_again() {
     let home = Home::sqlite().await;
