@@ -39,6 +39,12 @@ impl Role {
             Self::Notification => notification::run(notification::Parts { kit, settings: settings.notification }).await,
             Self::Simulators => Ok(()),
         };
-        result.map_err(|error| error.to_string())
+        match result {
+            Err(error @ millrace::kit::Error::StoppedBeforeStart { .. }) => {
+                tracing::info!("{error}");
+                Ok(())
+            }
+            other => other.map_err(|error| error.to_string()),
+        }
     }
 }

@@ -38,7 +38,7 @@ async fn a_second_foreign_order_under_an_event_id_long_after_the_first_ends_at_i
     becomes(&installation, &first, "confirmed", Some("captured")).await;
     installation.quiet().await;
     // As when `outbox.keep_published` is over.
-    let forgotten = format!("delete from outbox where message_id = '{event_id}.v2'");
+    let forgotten = format!("delete from outbox_message where message_id = '{event_id}.v2'");
     assert_eq!(installation.damage("order", &forgotten).await, 1);
     // And the broker's own memory of message ids.
     tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;

@@ -87,6 +87,9 @@ pub enum Error {
     Topology { service: &'static str, source: TopologyError },
     #[error("{service}: {task} ended unexpectedly: {reason}")]
     Task { service: &'static str, task: &'static str, reason: String },
+    /// Nothing went wrong: there was no time to start.
+    #[error("{service}: it was told to stop before it had started")]
+    StoppedBeforeStart { service: &'static str },
     #[error("{service}: no consumer {durable} is declared in the topology")]
     UndeclaredConsumer { service: &'static str, durable: String },
 }
@@ -144,7 +147,10 @@ impl<M: SqliteModel + PostgresModel> Kit<M> {
         let service = parts.service;
         let component = parts.health.component("database");
         component.not_ready("opening");
-        let failed = |source| Error::Database { service, source };
+        let failed = |source| match source {
+            StoreError::Stopped => Error::StoppedBeforeStart { service },
+            source => Error::Database { service, source },
+        };
         let database =
             Database::open(&parts.database_url, service, &parts.settings.database, migrations, &parts.shutdown)
                 .await
@@ -203,6 +209,7 @@ impl<M: Model> Kit<M> {
                 Err(StoreError::Unavailable(reason)) if !self.parts.shutdown.is_cancelled() => {
                     warn!(service, reason, "what the service has to know first cannot be read yet, trying again");
                 }
+                Err(StoreError::Unavailable(_)) => return Err(Error::StoppedBeforeStart { service }),
                 Err(source) => return Err(Error::Database { service, source }),
             }
             tokio::select! {

@@ -153,6 +153,17 @@ async fn neither_an_absent_database_nor_an_absent_broker_keeps_a_service_from_st
     assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());
 }
 
+/// Otherwise an orchestrator that changes its mind sees a service that failed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_is_told_to_stop_while_it_waits_for_its_database_has_not_failed() {
+    let settings = NatsSettings { url: "nats://127.0.0.1:1".into(), ..NatsSettings::default() };
+    let connection = Connection::open(&settings, "counters", |_| {}).await.unwrap();
+    let parts = parts(&connection, &Home::at("postgres://nobody@127.0.0.1:1/nothing".into()));
+    parts.shutdown.cancel();
+    let started = in_time(Kit::start(parts, Counters::default(), MIGRATIONS)).await.map(|_| ());
+    assert!(matches!(started, Err(kit::Error::StoppedBeforeStart { .. })), "{started:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_part_that_fails_stops_the_service_and_is_named() {
     let nowhere = NatsSettings { url: "nats://127.0.0.1:1".into(), ..NatsSettings::default() };
