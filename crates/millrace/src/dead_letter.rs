@@ -8,7 +8,6 @@ mod bury;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -187,7 +186,7 @@ pub fn header_pairs(headers: Option<&HeaderMap>) -> HeaderPairs {
         .collect()
 }
 
-/// Whether a message was refused because its subject has one already.
-pub(crate) fn refused_as_second(error: &PublishError) -> bool {
-    error.kind() == PublishErrorKind::WrongLastSequence
+/// Whether what is published there is a dead letter.
+pub fn is_letter(subject: &str) -> bool {
+    subject.strip_prefix(SUBJECT_PREFIX).is_some_and(|rest| rest.starts_with('.'))
 }

@@ -1,10 +1,10 @@
 //! A nats-server per test.
 
 use std::ops::{Deref, DerefMut};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use millrace::local::{NatsServer, NatsServerBuilder};
+use millrace::local::{NatsServer, NatsServerBuilder, copy_folder};
 use tempfile::TempDir;
 
 use crate::programs::{done, nats_server_program, with_sources};
@@ -100,20 +100,6 @@ impl Drop for TestNats {
         logs::show_if_failing("nats-server", &self.server.log_path());
         self.server.kill_now();
     }
-}
-
-fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_folder(&entry.path(), &target)?;
-        } else {
-            std::fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
 }
 
 pub(crate) fn temporary_folder(name: &str) -> TempDir {

@@ -1,12 +1,12 @@
 //! Breaks what the schedule says, and mends it again.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use millrace::local::proxy::Fault;
-use millrace::local::{NatsServer, Postgres};
+use millrace::local::{NatsServer, Postgres, copy_folder};
 use serde_json::json;
 use simulators::control::Behaviour;
 use tokio::task::JoinSet;
@@ -240,21 +240,4 @@ async fn postgres_again(server: &mut Postgres) -> Option<String> {
         sleep(START_PAUSE * attempt).await;
     }
     reason
-}
-
-fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
-    if to.exists() {
-        std::fs::remove_dir_all(to)?;
-    }
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_folder(&entry.path(), &target)?;
-        } else {
-            std::fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
 }

@@ -6,7 +6,6 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use time::OffsetDateTime;
 use tracing::{error, warn};
 
 use super::{DeadLetter, ERROR_BYTES, HEADER, shorten};
@@ -80,14 +79,7 @@ async fn publish_until_confirmed(
             *stream_was_missing = true;
             (graveyard.restore)().await;
         }
-        let reason = reason.to_string();
-        warn!(
-            consumer = letter.consumer,
-            stream_seq = letter.stream_seq,
-            reason,
-            "a dead letter could not be stored yet, trying again"
-        );
-        rest(&mut pause).await;
+        not_yet(letter, "stored", &reason.to_string(), &mut pause).await;
     }
 }
 
@@ -134,17 +126,14 @@ async fn keep_until_stored(
                 reason
             }
         };
-        warn!(
-            consumer = letter.consumer,
-            stream_seq = letter.stream_seq,
-            reason,
-            "a dead letter could not be kept in the outbox yet, trying again"
-        );
-        rest(&mut pause).await;
+        not_yet(letter, "kept in the outbox", &reason, &mut pause).await;
     }
 }
 
-async fn rest(pause: &mut Duration) {
+/// Says why, and waits before it is tried again.
+async fn not_yet(letter: &DeadLetter, what: &str, reason: &str, pause: &mut Duration) {
+    let (consumer, stream_seq) = (&letter.consumer, letter.stream_seq);
+    warn!(consumer, stream_seq, reason, "a dead letter could not be {what} yet, trying again");
     tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
     *pause = (*pause * 2).min(LONGEST_PAUSE);
 }
@@ -169,9 +158,8 @@ async fn publish(connection: &Connection, message: &NewRow) -> Result<(Place, bo
     if connection.number() != over {
         return Err(Refused::Reconnected);
     }
-    let acknowledged_ms = (OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000) as i64;
-    let (stream, stream_seq) = (stored.stream, stored.stream_seq);
-    Ok((Place { stream, stream_seq, acknowledged_ms, broker: connection.server_run() }, stored.before))
+    let before = stored.before;
+    Ok((Place::given_now(stored, connection.server_run()), before))
 }
 
 /// Room in a message for what the client adds to the headers.

@@ -11,6 +11,7 @@ use super::read::{self, Log};
 use super::replay::{Ended, Outcome};
 use crate::connection::Connection;
 use crate::dead_letter::{self, DeadLetter, Reason};
+use crate::outbox::refused_as_second;
 
 /// Dead letters as an operator deals with them.
 #[derive(Debug, Clone)]
@@ -166,7 +167,7 @@ impl DeadLetters {
         let after = log.map_or(0, |log| log.last_seq);
         match audit::write(&self.connection, &letter.about.consumer, &entry, None, Some(after)).await {
             Ok(_) => Ok(()),
-            Err(error) if dead_letter::refused_as_second(&error) => {
+            Err(error) if refused_as_second(&error) => {
                 Err("somebody else did something about it just now; look again".into())
             }
             Err(error) => Err(format!("the audit could not be written: {error}")),

@@ -2,16 +2,16 @@
 
 use std::collections::HashMap;
 
+use async_nats::jetstream;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig};
-use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::Stream;
-use async_nats::jetstream::{self, ErrorCode};
 use futures::StreamExt;
 
 use super::Error;
 use super::audit::{self, Entry};
 use crate::connection::Connection;
+use crate::topology::stream_is_missing;
 
 /// All entries about one letter, and where the last stands in the stream; 0 when there is none.
 #[derive(Debug, Clone, Default)]
@@ -22,11 +22,11 @@ pub(super) struct Log {
 
 pub(super) async fn open(connection: &Connection, name: &'static str) -> Result<Stream, Error> {
     connection.connected().await?;
-    connection.jetstream().get_stream(name).await.map_err(|error| match error.kind() {
-        GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-            Error::NoStream(name)
+    connection.jetstream().get_stream(name).await.map_err(|error| {
+        if stream_is_missing(&error) {
+            return Error::NoStream(name);
         }
-        _ => Error::broker("the stream could not be looked at", format!("{name}: {error}")),
+        Error::broker("the stream could not be looked at", format!("{name}: {error}"))
     })
 }
 

@@ -10,6 +10,7 @@
 //! - Servers listen on 127.0.0.1 only: they have no passwords.
 
 mod error;
+mod folder;
 pub mod guard;
 mod logfile;
 mod nats;
@@ -19,6 +20,7 @@ pub mod provision;
 pub mod proxy;
 
 pub use error::LocalError;
+pub use folder::copy_folder;
 pub use logfile::tail;
 pub use nats::{NatsServer, NatsServerBuilder, SyncInterval};
 pub use port::free_port;

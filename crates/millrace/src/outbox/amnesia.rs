@@ -8,14 +8,13 @@
 //! stream gives the sequences of what was lost to new messages. Nothing is remembered between two searches, so it does not
 //! matter how many were cut short.
 
-use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::{GetStreamError, GetStreamErrorKind};
 use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use futures::stream::{StreamExt, TryStreamExt};
 
 use super::Acknowledged;
 use crate::connection::Connection;
 use crate::store::Database;
+use crate::topology::stream_is_missing;
 
 /// Rows compared at once.
 const PAGE: i64 = 256;
@@ -34,11 +33,13 @@ pub(super) struct Compared {
 /// Ids of rows that earlier runs of the broker acknowledged and the present one does not have; with `present_too`, also of
 /// those that the present run acknowledged, and to the last row: within one run the places of a deleted stream are given
 /// away again, so that what is there says nothing about what is not.
-pub(super) async fn lost_rows(
-    connection: &Connection,
-    database: &Database,
-    present_too: bool,
-) -> Result<Compared, String> {
+pub(super) async fn lost_rows(connection: &Connection, database: &Database, present_too: bool) -> Compared {
+    compare(connection, database, present_too)
+        .await
+        .unwrap_or_else(|reason| Compared { lost: Vec::new(), incomplete: Some(reason) })
+}
+
+async fn compare(connection: &Connection, database: &Database, present_too: bool) -> Result<Compared, String> {
     let over = connection.number();
     // An answer proves which server is there, so that its run is not taken for an earlier one.
     connection.jetstream().query_account().await.map_err(|e| e.to_string())?;
@@ -68,8 +69,8 @@ async fn lost_of_run(
 ) -> Result<Vec<i64>, String> {
     // `None` when there is no such stream any more: then all that was on it is lost.
     let stored = match connection.jetstream().get_stream(stream).await {
-        Ok(_) => Some(connection.jetstream().get_stream_no_info(stream).await.map_err(|e| e.to_string())?),
-        Err(error) if is_missing(&error) => None,
+        Ok(stored) => Some(stored),
+        Err(error) if stream_is_missing(&error) => None,
         Err(error) => return Err(error.to_string()),
     };
     let mut lost = Vec::new();
@@ -89,11 +90,7 @@ async fn lost_of_run(
     }
 }
 
-fn is_missing(error: &GetStreamError) -> bool {
-    matches!(error.kind(), GetStreamErrorKind::JetStream(reason) if reason.error_code() == ErrorCode::STREAM_NOT_FOUND)
-}
-
-async fn missing(stream: &Stream<()>, rows: Vec<Acknowledged>) -> Result<Vec<i64>, String> {
+async fn missing(stream: &Stream, rows: Vec<Acknowledged>) -> Result<Vec<i64>, String> {
     let checked = futures::stream::iter(rows).map(|row| async move {
         let there = match stream.get_raw_message(row.stream_seq).await {
             Ok(message) => message.headers.get("Nats-Msg-Id").is_some_and(|id| id.as_str() == row.message_id),

@@ -9,9 +9,11 @@ pub mod header_text;
 mod publish;
 mod queue;
 mod relay;
+mod sender;
 
-pub(crate) use publish::{Refused, publish};
-pub use relay::{Relay, RelaySender, RelaySettings};
+pub(crate) use publish::{Refused, publish, refused_as_second};
+pub use relay::{Relay, RelaySettings};
+pub use sender::RelaySender;
 
 use bytes::Bytes;
 
@@ -54,6 +56,17 @@ pub struct Place {
     pub acknowledged_ms: i64,
     /// Which run of a server acknowledged it: [`Connection::server_run`](crate::connection::Connection::server_run).
     pub broker: String,
+}
+
+impl Place {
+    /// The broker has just said so.
+    pub(crate) fn given_now(at: publish::Stored, broker: String) -> Self {
+        Self { stream: at.stream, stream_seq: at.stream_seq, acknowledged_ms: unix_ms(), broker }
+    }
+}
+
+fn unix_ms() -> i64 {
+    (time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000) as i64
 }
 
 /// A row of which the broker has said that it has it.

@@ -40,6 +40,11 @@ impl Refused {
     }
 }
 
+/// Whether a message was refused because its subject has another one than the publisher took it to have.
+pub(crate) fn refused_as_second(error: &PublishError) -> bool {
+    error.kind() == PublishErrorKind::WrongLastSequence
+}
+
 /// Publishes and waits for the acknowledgement. A message whose subject may have one only, because its headers say so, is
 /// with the broker also if that one is itself.
 pub(crate) async fn publish(jetstream: &Context, message: &NewRow) -> Result<Stored, Refused> {
@@ -56,7 +61,7 @@ pub(crate) async fn publish(jetstream: &Context, message: &NewRow) -> Result<Sto
     let sent = async { jetstream.send_publish(message.subject.clone(), sending).await?.await };
     match sent.await {
         Ok(ack) => Ok(Stored { stream: ack.stream, stream_seq: ack.sequence, before: ack.duplicate }),
-        Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => only_one(jetstream, message).await,
+        Err(error) if refused_as_second(&error) => only_one(jetstream, message).await,
         Err(error) => Err(error.into()),
     }
 }

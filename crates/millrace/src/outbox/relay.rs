@@ -2,21 +2,22 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::amnesia::Compared;
 use super::publish::{Refused, Stored as AtBroker, publish};
 use super::queue::{PERSISTENT, Queue, RETRY_MOST};
-use super::{Backlog, Confirmation, Place, Row, amnesia};
+use super::sender::{RelaySender, Signals};
+use super::{Backlog, Confirmation, Place, Row, amnesia, unix_ms};
 use crate::connection::Connection;
-use crate::dead_letter::SUBJECT_PREFIX;
+use crate::dead_letter::{SUBJECT_PREFIX, is_letter};
 use crate::store::{Database, Model, StoreError, Writer};
 use crate::telemetry::metrics::PUBLISHED;
 use crate::{crash, sabotage};
@@ -55,53 +56,6 @@ const CHANNEL: usize = 1_024;
 const PAGE: u32 = 500;
 /// Confirmations stored at once.
 const CONFIRM_BATCH: usize = 256;
-
-/// Hands committed rows to the relay; never blocks the writer.
-#[derive(Debug, Clone)]
-pub struct RelaySender {
-    rows: mpsc::Sender<Vec<Row>>,
-    signals: Arc<Signals>,
-}
-
-/// What relay and writer tell each other.
-#[derive(Debug, Default)]
-struct Signals {
-    /// There may be rows in the table that the relay was not given.
-    missed: AtomicBool,
-    /// Somebody else has found a stream missing.
-    stream_missing: AtomicBool,
-    /// The broker may have lost what it acknowledged, and it has not been compared with the outbox since.
-    unsure_of_broker: AtomicBool,
-    /// Wakes the relay for one of the first two.
-    woken: Notify,
-}
-
-impl RelaySender {
-    pub(crate) fn committed(&self, rows: Vec<Row>) {
-        if !rows.is_empty() && self.rows.try_send(rows).is_err() {
-            self.unsure();
-        }
-    }
-
-    /// There may be rows in the table that were not handed over. What is handed over after this call does not overtake
-    /// them.
-    pub(crate) fn unsure(&self) {
-        self.signals.missed.store(true, Ordering::Release);
-        self.signals.woken.notify_one();
-    }
-
-    /// Whether rows that the broker has acknowledged may be removed. Not while it is away or has not been compared since: it
-    /// may come back without them, however long it takes.
-    pub(crate) fn may_forget(&self) -> bool {
-        !self.signals.unsure_of_broker.load(Ordering::Acquire)
-    }
-
-    /// A stream was gone, and what the broker had acknowledged on it with it.
-    pub(crate) fn stream_was_missing(&self) {
-        self.signals.stream_missing.store(true, Ordering::Release);
-        self.signals.woken.notify_one();
-    }
-}
 
 /// The publishing side of the outbox.
 pub struct Relay {
@@ -209,7 +163,7 @@ impl Relay {
         reconnects.mark_changed();
         self.signals.unsure_of_broker.store(true, Ordering::Release);
         let mut state = self.connection.state();
-        let mut comparing: Option<BoxFuture<'static, Result<Compared, String>>> = None;
+        let mut comparing: Option<BoxFuture<'static, Compared>> = None;
         // Stays or becomes true while it is compared when that has to be done again.
         let mut compare = false;
         let mut sweep = interval(self.settings.sweep_every);
@@ -295,26 +249,20 @@ impl Relay {
                 },
                 compared = when_there(&mut comparing) => {
                     comparing = None;
-                    match compared {
-                        Ok(Compared { lost, incomplete: None }) if lost.is_empty() => {
-                            self.stream_missing = false;
-                            // A connection that was lost meanwhile is compared again.
-                            self.signals.unsure_of_broker.store(compare || !self.connection.is_connected(), Ordering::Release);
-                        }
-                        Ok(Compared { lost, incomplete }) => {
-                            // Marking the rows may fail; they are looked for until none is missing.
-                            compare = true;
-                            if !lost.is_empty() {
-                                self.publish_again(lost);
-                            }
-                            if let Some(reason) = incomplete {
-                                debug!(reason, "a stream could not be compared with the outbox yet, trying again");
-                            }
-                        }
-                        Err(reason) => {
-                            compare = true;
-                            debug!(reason, "the stream could not be compared with the outbox yet, trying again");
-                        }
+                    let Compared { lost, incomplete } = compared;
+                    if let Some(reason) = &incomplete {
+                        debug!(reason, "the streams could not all be compared with the outbox yet, trying again");
+                    }
+                    if !lost.is_empty() {
+                        self.publish_again(&lost);
+                    }
+                    if lost.is_empty() && incomplete.is_none() {
+                        self.stream_missing = false;
+                        // A connection that was lost meanwhile is compared again.
+                        self.signals.unsure_of_broker.store(compare || !self.connection.is_connected(), Ordering::Release);
+                    } else {
+                        // Marking the rows may fail; they are looked for until none is missing.
+                        compare = true;
                     }
                 }
                 () = stop.cancelled(), if !stop.is_cancelled() => debug!("the relay finishes what was committed"),
@@ -353,7 +301,7 @@ impl Relay {
         &mut self,
         writer: &Writer<M>,
         storing: &FuturesUnordered<BoxFuture<'static, Stored>>,
-    ) -> Option<BoxFuture<'static, Result<Compared, String>>> {
+    ) -> Option<BoxFuture<'static, Compared>> {
         self.store_confirmations(writer, storing);
         if !self.confirmations.is_empty() {
             return None;
@@ -368,7 +316,7 @@ impl Relay {
         }))
     }
 
-    fn publish_again(&mut self, lost: Vec<i64>) {
+    fn publish_again(&mut self, lost: &[i64]) {
         let service = self.database.service().to_owned();
         warn!(
             service,
@@ -376,7 +324,7 @@ impl Relay {
             "the broker has lost events it had acknowledged, they are published again from the outbox"
         );
         metrics::counter!("millrace_broker_lost_total", "service" => service).increment(lost.len() as u64);
-        self.confirmations.extend(lost.into_iter().map(|row_id| Confirmation { row_id, place: None }));
+        self.confirmations.extend(lost.iter().map(|row_id| Confirmation { row_id: *row_id, place: None }));
         self.revive = true;
     }
 
@@ -404,9 +352,8 @@ impl Relay {
                 self.count(&row.message.subject);
                 self.queue.done(&row.message.lane);
                 self.unconfirmed.insert(row.id);
-                let AtBroker { stream, stream_seq, .. } = at;
-                let place = Place { stream, stream_seq, acknowledged_ms: unix_ms(), broker };
-                self.confirmations.push(Confirmation { row_id: row.id, place: Some(place) });
+                let place = Some(Place::given_now(at, broker));
+                self.confirmations.push(Confirmation { row_id: row.id, place });
             }
             Err(error) => {
                 self.stream_missing |= error.is_no_stream();
@@ -580,10 +527,7 @@ impl Relay {
 
 /// Subjects that are told apart: each dead letter has one of its own.
 fn kind(subject: &str) -> &str {
-    match subject.strip_prefix(SUBJECT_PREFIX).is_some_and(|rest| rest.starts_with('.')) {
-        true => SUBJECT_PREFIX,
-        false => subject,
-    }
+    if is_letter(subject) { SUBJECT_PREFIX } else { subject }
 }
 
 impl Scan {
@@ -604,8 +548,4 @@ fn interval(every: Duration) -> tokio::time::Interval {
     let mut interval = tokio::time::interval(every.max(Duration::from_millis(1)));
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     interval
-}
-
-fn unix_ms() -> i64 {
-    (time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000) as i64
 }

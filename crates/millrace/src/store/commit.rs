@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures::future::FutureExt;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::error::Elapsed;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
@@ -378,8 +379,22 @@ impl<M: Model, S: Session<M>> Committer<M, S> {
     async fn keep(&mut self, Keeping { message, place, stream_was_missing, kept }: Keeping) {
         let now_ms = unix_ms(OffsetDateTime::now_utc());
         let keeping = keeper::keep(&mut self.session, &message, &place, now_ms);
-        let result = match tokio::time::timeout(self.core.transaction_limit, keeping).await {
-            Ok(Ok(())) => Ok(()),
+        let ended = tokio::time::timeout(self.core.transaction_limit, keeping).await;
+        let result = self.settle(ended).await;
+        if stream_was_missing && result.is_ok() {
+            self.core.relay.stream_was_missing();
+        }
+        let _ = kept.send(result);
+    }
+
+    /// What a transaction apart from the batches came to. One that failed is undone, and not tried again here.
+    async fn settle<T>(&mut self, ended: Result<Result<T, SessionError>, Elapsed>) -> Result<T, StoreError> {
+        match ended {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(SessionError::Lost(reason))) => {
+                self.session.abandon();
+                Err(StoreError::Unavailable(reason))
+            }
             Ok(Err(SessionError::Conflict(reason))) => {
                 self.session.rollback().await;
                 Err(StoreError::Unavailable(reason))
@@ -388,20 +403,12 @@ impl<M: Model, S: Session<M>> Committer<M, S> {
                 self.session.rollback().await;
                 Err(StoreError::Failed(reason))
             }
-            Ok(Err(SessionError::Lost(reason))) => {
-                self.session.abandon();
-                Err(StoreError::Unavailable(reason))
-            }
             // The next commit finds out by itself.
             Ok(Err(SessionError::WentBack)) | Err(_) => {
                 self.session.abandon();
                 Err(StoreError::Unavailable("it took too long".into()))
             }
-        };
-        if stream_was_missing && result.is_ok() {
-            self.core.relay.stream_was_missing();
         }
-        let _ = kept.send(result);
     }
 
     /// Removes some old rows. Returns whether there is more to do.
@@ -425,29 +432,18 @@ impl<M: Model, S: Session<M>> Committer<M, S> {
             session.commit().await?;
             Ok::<_, SessionError>(pruned)
         };
-        let failure = match tokio::time::timeout(self.core.transaction_limit, step).await {
-            Ok(Ok(pruned)) => {
+        let ended = tokio::time::timeout(self.core.transaction_limit, step).await;
+        let error = match self.settle(ended).await {
+            Ok(pruned) => {
                 self.pruned_to = pruned.outbox_at.unwrap_or(0);
                 return pruned.outbox_at.is_some() || pruned.more_in_inbox;
             }
-            Ok(Err(SessionError::Lost(reason))) => {
-                self.session.abandon();
-                reason
-            }
-            Ok(Err(SessionError::Conflict(reason) | SessionError::Refused(reason))) => {
-                self.session.rollback().await;
-                reason
-            }
-            // The next commit finds out by itself.
-            Ok(Err(SessionError::WentBack)) | Err(_) => {
-                self.session.abandon();
-                "it took too long".into()
-            }
+            Err(error) => error,
         };
         self.pruned_to = 0;
         warn!(
             service = self.core.service,
-            reason = failure,
+            reason = %error,
             "old outbox and inbox rows could not be removed, trying again later"
         );
         false

@@ -1,5 +1,8 @@
 //! What can go wrong, and who can do something about it.
 
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::{GetStreamError, GetStreamErrorKind};
+
 use super::plan::Entry;
 use super::spec::SpecError;
 
@@ -113,4 +116,9 @@ fn remedy(code: u64) -> &'static str {
 
 fn list(entries: &[Entry]) -> String {
     entries.iter().map(|entry| format!("- {entry}")).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether there is no such stream.
+pub(crate) fn stream_is_missing(error: &GetStreamError) -> bool {
+    matches!(error.kind(), GetStreamErrorKind::JetStream(reason) if reason.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }

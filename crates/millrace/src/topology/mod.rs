@@ -29,6 +29,7 @@ mod subjects;
 pub use apply::{Applied, apply, plan};
 pub use ensure::{ensure, verify};
 pub use error::TopologyError;
+pub(crate) use error::stream_is_missing;
 pub use plan::{Change, Entry, Kind, Plan};
 pub use rewind::{Rewound, Since, rewind};
 pub use spec::{BucketSpec, ConsumerSpec, DeliverPolicy, Discard, SpecError, StreamSpec, Topology};

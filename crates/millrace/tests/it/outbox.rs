@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use millrace::local::copy_folder;
 use millrace::outbox::{Relay, RelaySettings};
 use millrace::store::{Database, WriterSettings};
 use testkit::eventually;
@@ -283,23 +284,16 @@ impl Snapshot {
         let copy = tempfile::tempdir().unwrap();
         // Stopped, so that the copy is whole.
         broker.nats.stop().await;
-        copy_folder(&store, copy.path());
+        copy_folder(&store, copy.path()).unwrap();
         broker.nats.start().await.unwrap();
         Self { store, copy }
     }
 
     async fn cut_the_power(&self, broker: &mut Broker) {
         broker.nats.kill().await;
-        std::fs::remove_dir_all(&self.store).unwrap();
-        copy_folder(self.copy.path(), &self.store);
+        copy_folder(self.copy.path(), &self.store).unwrap();
         broker.nats.start().await.unwrap();
     }
-}
-
-fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).unwrap();
-    let copied = std::process::Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().unwrap();
-    assert!(copied.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,7 +17,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
     let mut committed = BTreeSet::new();
     for (service, rows) in &evidence.outboxes {
         for row in rows {
-            if row.subject.strip_prefix(dead_letter::SUBJECT_PREFIX).is_some_and(|rest| rest.starts_with('.')) {
+            if dead_letter::is_letter(&row.subject) {
                 let lost = !row.published || !letters.contains(row.message_id.as_str());
                 finding.look(None, lost.then(|| format!("{service}'s dead letter {} is at no broker", row.message_id)));
                 continue;

@@ -1,8 +1,8 @@
 //! Dead letters stand in the outbox too, since the broker can lose what it has acknowledged.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
+use millrace::local::copy_folder;
 use testkit::eventually;
 
 use super::world::{Mood, ONLOOKER, WORKER, World};
@@ -20,22 +20,16 @@ impl Flushed {
         world.nats.stop().await;
         let folder = world.nats.data_dir().join("jetstream/jetstream/$G/streams/DEAD_LETTERS");
         let copy = tempfile::tempdir().unwrap();
-        copy_folder(&folder, copy.path());
+        copy_folder(&folder, copy.path()).unwrap();
         Self { folder, copy }
     }
 
     /// Only dead letters are lost, so that nobody is delivered their originals again.
     async fn cut_the_power(&self, world: &mut World) {
         world.nats.stop().await;
-        std::fs::remove_dir_all(&self.folder).unwrap();
-        copy_folder(self.copy.path(), &self.folder);
+        copy_folder(self.copy.path(), &self.folder).unwrap();
         world.nats.start().await.unwrap();
     }
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    assert!(Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().unwrap().success());
 }
 
 async fn settled(world: &World) {
