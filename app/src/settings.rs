@@ -130,6 +130,7 @@ pub struct Simulators {
     pub smtp_listen: SocketAddr,
     pub mail_listen: SocketAddr,
     pub sms_listen: SocketAddr,
+    pub ledger_intents: usize,
 }
 
 /// Reads defaults, file, environment and `--set`, in this order; later ones win.
@@ -280,6 +281,7 @@ impl Validate for Settings {
             ("outbox.max_in_flight", self.outbox.max_in_flight, 1, 100_000),
             ("outbox.max_pending", self.outbox.max_pending, 1, 10_000_000),
             ("consumer.workers", self.consumer.workers, 1, 10_000),
+            ("simulators.ledger_intents", self.simulators.ledger_intents, 1, 10_000_000),
             ("topology.replicas", self.topology.replicas, 1, 5),
             ("topology.max_deliver", self.topology.max_deliver as usize, 1, 1_000),
             ("topology.max_ack_pending", self.topology.max_ack_pending as usize, 1, 1_000_000),
@@ -397,6 +399,11 @@ mod tests {
         same("inventory", &written.inventory, &inventory::Settings::default());
         same("notification", &written.notification, &notification::Settings::default());
         same("shared limits of services", &written.kit(), &kit);
+        same(
+            "simulators.ledger_intents",
+            &written.simulators.ledger_intents,
+            &simulators::gateway::Settings::default().ledger_intents,
+        );
         same("topology", &written.declared_topology(), &contracts::topology::topology(&TopologySettings::default()));
     }
 

@@ -68,7 +68,8 @@ pub async fn run(
             if let Some(listeners) = listeners.simulators.take() {
                 let shutdown = shutdown.clone();
                 health.component("simulators").ready();
-                running.spawn(async move { (role, simulate(listeners, shutdown).await) });
+                let ledger_intents = settings.simulators.ledger_intents;
+                running.spawn(async move { (role, simulate(listeners, ledger_intents, shutdown).await) });
             }
             continue;
         }
@@ -120,11 +121,12 @@ async fn kit_parts(
     })
 }
 
-async fn simulate(listeners: SimulatorListeners, shutdown: CancellationToken) -> Result<(), String> {
+async fn simulate(listeners: SimulatorListeners, ledger_intents: usize, shutdown: CancellationToken) -> Result<(), String> {
     let failed = |e: std::io::Error| format!("simulators: {e}");
     let SimulatorListeners { gateway, smtp, mail, sms } = listeners;
+    let at_gateway = simulators::gateway::Settings { ledger_intents, ..simulators::gateway::Settings::default() };
     tokio::try_join!(
-        simulators::gateway::run(gateway, simulators::gateway::Settings::default(), shutdown.clone()),
+        simulators::gateway::run(gateway, at_gateway, shutdown.clone()),
         simulators::mail::run(smtp, mail, simulators::mail::Settings::default(), shutdown.clone()),
         simulators::sms::run(sms, simulators::sms::Settings::default(), shutdown),
     )

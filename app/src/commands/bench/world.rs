@@ -151,12 +151,15 @@ impl World {
 
     fn environment(&self, bench: &Bench) -> Result<Vec<(String, String)>, Failure> {
         let (smtp, sms) = (place()?, place()?);
+        // Those that wait are all authorized before the first is captured.
+        let ledger_intents = simulators::gateway::Settings::default().ledger_intents.max(2 * bench.sizes.drain as usize);
         let mut settings: Vec<(&str, String)> = vec![
             ("http.listen", self.api.to_string()),
             ("simulators.gateway_listen", self.gateway.to_string()),
             ("simulators.smtp_listen", smtp.to_string()),
             ("simulators.mail_listen", self.mail.to_string()),
             ("simulators.sms_listen", sms.to_string()),
+            ("simulators.ledger_intents", ledger_intents.to_string()),
             ("nats.url", self.nats_url.clone()),
             ("database.url", self.database_url.clone()),
             ("topology.replicas", self.nats.len().to_string()),

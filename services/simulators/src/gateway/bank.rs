@@ -116,7 +116,7 @@ impl Bank {
         else {
             let message = format!(
                 "The simulator holds {} intents that wait for a capture and has room for no more; \
-                 raise its setting `ledger_intents`.",
+                 raise `simulators.ledger_intents`.",
                 self.limit
             );
             return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "api_error", message));
@@ -128,7 +128,7 @@ impl Bank {
         if self.dropped == 0 {
             tracing::warn!(
                 limit = self.limit,
-                "the gateway simulator forgets its oldest payments from now on; raise `ledger_intents` to keep more"
+                "the gateway simulator forgets its oldest payments from now on; raise `simulators.ledger_intents` to keep more"
             );
         }
         self.dropped += 1;
