@@ -121,7 +121,11 @@ async fn kit_parts(
     })
 }
 
-async fn simulate(listeners: SimulatorListeners, ledger_intents: usize, shutdown: CancellationToken) -> Result<(), String> {
+async fn simulate(
+    listeners: SimulatorListeners,
+    ledger_intents: usize,
+    shutdown: CancellationToken,
+) -> Result<(), String> {
     let failed = |e: std::io::Error| format!("simulators: {e}");
     let SimulatorListeners { gateway, smtp, mail, sms } = listeners;
     let at_gateway = simulators::gateway::Settings { ledger_intents, ..simulators::gateway::Settings::default() };

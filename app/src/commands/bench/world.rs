@@ -152,7 +152,8 @@ impl World {
     fn environment(&self, bench: &Bench) -> Result<Vec<(String, String)>, Failure> {
         let (smtp, sms) = (place()?, place()?);
         // Those that wait are all authorized before the first is captured.
-        let ledger_intents = simulators::gateway::Settings::default().ledger_intents.max(2 * bench.sizes.drain as usize);
+        let ledger_intents =
+            simulators::gateway::Settings::default().ledger_intents.max(2 * bench.sizes.drain as usize);
         let mut settings: Vec<(&str, String)> = vec![
             ("http.listen", self.api.to_string()),
             ("simulators.gateway_listen", self.gateway.to_string()),

@@ -1,6 +1,7 @@
 //! What happens to one delivered message: decode, handle, acknowledge, delay or bury.
 
 use std::any::Any;
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,11 +10,11 @@ use async_nats::jetstream::{self, AckKind};
 use futures::future::FutureExt;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, error, info, info_span, warn};
+use tracing::{Span, debug, error, info, info_span, warn};
 
 use super::first_failures::FirstFailures;
 use super::meters::Meters;
-use super::router::RawMessage;
+use super::router::{Call, Handling, RawMessage};
 use super::runner::ConsumerSettings;
 use super::{Failure, Restore, Router};
 use crate::connection::Connection;
@@ -104,34 +105,45 @@ impl Shared {
         let started = Instant::now();
         let outcome = self.still_working(&message, self.handle(&message, &facts)).await;
         self.meters.handler_seconds.record(started.elapsed().as_secs_f64());
-        let known_as = (facts.stream_seq, facts.stored_at);
-        if let Outcome::Done = outcome {
-            self.first_failures.forget(known_as);
+        let Outcome::Failed(unfinished) = outcome else {
+            self.first_failures.forget((facts.stream_seq, facts.stored_at));
             if let Some(replay) = ReplayOf::read(&message.subject, message.headers.as_ref()) {
                 crash::BEFORE_REPLAY_AUDIT.reach();
-                let told = audit::ended(&self.connection, durable, &replay, Ending::Handled);
+                let told = Box::pin(audit::ended(&self.connection, durable, &replay, Ending::Handled));
                 self.still_working(&message, told).await;
             }
             crash::AFTER_EFFECT_BEFORE_ACK.reach();
             self.answer(&message, AckKind::Ack).await;
             return self.meters.done.increment(1);
-        }
+        };
+        // Apart, because it is rare and large: every message under way takes the room of all that may come.
+        Box::pin(self.come_to_terms(&message, &facts, unfinished, &stop)).await;
+    }
+
+    /// Delays what can be tried again, buries what cannot.
+    async fn come_to_terms(
+        &self,
+        message: &jetstream::Message,
+        facts: &Facts,
+        unfinished: Unfinished,
+        stop: &CancellationToken,
+    ) {
+        let known_as = (facts.stream_seq, facts.stored_at);
         let now = OffsetDateTime::now_utc();
         let first_failed_at = self.first_failures.failed(known_as, now);
-        let (reason, errors) = match outcome {
-            Outcome::Done => return,
-            Outcome::Failed(Failure::Transient(causes)) if facts.delivered < self.settings.max_attempts => {
-                self.delay(&message, &facts, &causes.to_string()).await;
+        let (reason, errors) = match unfinished {
+            Unfinished::Failed(Failure::Transient(causes)) if facts.delivered < self.settings.max_attempts => {
+                self.delay(message, facts, &causes.to_string()).await;
                 return self.count("retried");
             }
-            Outcome::Failed(Failure::Transient(causes)) => (Reason::AttemptsExhausted, causes.into_vec()),
-            Outcome::Failed(Failure::Permanent(causes)) => (Reason::Permanent, causes.into_vec()),
-            Outcome::OtherRelease(reason) if facts.delivered < self.settings.max_attempts => {
-                self.delay(&message, &facts, &reason).await;
+            Unfinished::Failed(Failure::Transient(causes)) => (Reason::AttemptsExhausted, causes.into_vec()),
+            Unfinished::Failed(Failure::Permanent(causes)) => (Reason::Permanent, causes.into_vec()),
+            Unfinished::OtherRelease(reason) if facts.delivered < self.settings.max_attempts => {
+                self.delay(message, facts, &reason).await;
                 return self.count("retried");
             }
-            Outcome::Undecodable(reason) | Outcome::OtherRelease(reason) => {
-                metrics::counter!(DECODE_ERRORS, "consumer" => durable.to_owned()).increment(1);
+            Unfinished::Undecodable(reason) | Unfinished::OtherRelease(reason) => {
+                metrics::counter!(DECODE_ERRORS, "consumer" => self.router.durable().to_owned()).increment(1);
                 (Reason::Undecodable, vec![reason])
             }
         };
@@ -144,7 +156,7 @@ impl Shared {
             last_failed_at: now,
         };
         tokio::select! {
-            () = self.still_working(&message, self.bury(&message, &facts, death)) => self.count("dead_lettered"),
+            () = self.still_working(message, self.bury(message, facts, death)) => self.count("dead_lettered"),
             () = async { stop.cancelled().await; tokio::time::sleep(LAST_TRIES).await } => {
                 info!(consumer = self.router.durable(), stream_seq = facts.stream_seq, "a message that has to become a dead letter stays at the broker, because the service is stopping");
             }
@@ -156,6 +168,35 @@ impl Shared {
     }
 
     async fn handle(&self, message: &jetstream::Message, facts: &Facts) -> Outcome {
+        let Begun { span, happened_at, handling } = match self.begin(message, facts) {
+            Ok(begun) => begun,
+            Err(unfinished) => return Outcome::Failed(unfinished),
+        };
+        let mut handling = AssertUnwindSafe(handling).catch_unwind();
+        // Not `instrument`, which enters the span once more to drop what has ended.
+        let handled = poll_fn(|context| span.in_scope(|| handling.poll_unpin(context))).await;
+        match handled {
+            Ok(Ok(())) => {
+                let age = (OffsetDateTime::now_utc() - happened_at).as_seconds_f64().max(0.0);
+                self.meters.event_to_handled_seconds.record(age);
+                if tracing::enabled!(tracing::Level::DEBUG) {
+                    span.in_scope(|| debug!("handled"));
+                }
+                Outcome::Done
+            }
+            Ok(Err(failure)) => {
+                span.in_scope(|| warn!(reason = %failure, "the handler could not finish"));
+                Outcome::Failed(Unfinished::Failed(failure))
+            }
+            Err(panic) => {
+                span.in_scope(|| error!("the handler panicked"));
+                let failure = Failure::transient(text_of(&*panic)).while_doing("the handler panicked");
+                Outcome::Failed(Unfinished::Failed(failure))
+            }
+        }
+    }
+
+    fn begin(&self, message: &jetstream::Message, facts: &Facts) -> Result<Begun, Unfinished> {
         let raw = RawMessage {
             subject: &message.subject,
             headers: message.headers.as_ref(),
@@ -164,38 +205,31 @@ impl Shared {
             stream_seq: facts.stream_seq,
             stored_at: facts.stored_at,
         };
-        let call = match std::panic::catch_unwind(AssertUnwindSafe(|| self.router.decode(&raw))) {
+        let Call { meta, handling } = match std::panic::catch_unwind(AssertUnwindSafe(|| self.router.decode(&raw))) {
             Ok(Ok(call)) => call,
-            Ok(Err(reason @ DecodeError::UnknownVersion { .. })) => return Outcome::OtherRelease(reason.to_string()),
-            Ok(Err(reason)) => return Outcome::Undecodable(reason.to_string()),
+            Ok(Err(reason @ DecodeError::UnknownVersion { .. })) => {
+                return Err(Unfinished::OtherRelease(reason.to_string()));
+            }
+            Ok(Err(reason)) => return Err(Unfinished::Undecodable(reason.to_string())),
             Err(panic) => {
                 error!(consumer = self.router.durable(), stream_seq = facts.stream_seq, "decoding panicked");
-                return Outcome::Failed(Failure::transient(text_of(&*panic)).while_doing("decoding panicked"));
+                let failure = Failure::transient(text_of(&*panic)).while_doing("decoding panicked");
+                return Err(Unfinished::Failed(failure));
             }
         };
-        let span = info_span!("handle", consumer = self.router.durable(), event.r#type = call.meta.event_type,
-            event.id = %call.meta.id, order = call.meta.key, correlation_id = call.meta.correlation_id, attempt = facts.delivered);
-        if let Some(trace) = &call.meta.trace {
+        let span = info_span!(
+            "handle",
+            consumer = self.router.durable(),
+            event.r#type = meta.event_type,
+            event.id = meta.id.as_str(),
+            order = meta.key,
+            correlation_id = meta.correlation_id,
+            attempt = facts.delivered
+        );
+        if let Some(trace) = &meta.trace {
             crate::telemetry::trace::continue_from(&span, trace);
         }
-        let happened_at = call.meta.time;
-        let handled = AssertUnwindSafe(call.handling).catch_unwind().instrument(span.clone()).await;
-        match handled {
-            Ok(Ok(())) => {
-                let age = (OffsetDateTime::now_utc() - happened_at).as_seconds_f64().max(0.0);
-                self.meters.event_to_handled_seconds.record(age);
-                span.in_scope(|| debug!("handled"));
-                Outcome::Done
-            }
-            Ok(Err(failure)) => {
-                span.in_scope(|| warn!(reason = %failure, "the handler could not finish"));
-                Outcome::Failed(failure)
-            }
-            Err(panic) => {
-                span.in_scope(|| error!("the handler panicked"));
-                Outcome::Failed(Failure::transient(text_of(&*panic)).while_doing("the handler panicked"))
-            }
-        }
+        Ok(Begun { span, happened_at: meta.time, handling })
     }
 
     /// Tells the broker at intervals that `work` goes on, so that it does not deliver the message elsewhere.
@@ -203,7 +237,7 @@ impl Shared {
         let progress = async {
             loop {
                 tokio::time::sleep(self.progress_every()).await;
-                self.answer(message, AckKind::Progress).await;
+                Box::pin(self.answer(message, AckKind::Progress)).await;
             }
         };
         // Side by side: a client that takes no answer, because it is disconnected, must not hold up the work.
@@ -258,8 +292,19 @@ fn text_of(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it did not say why")
 }
 
+/// A message that was understood, ready to be handled.
+struct Begun {
+    span: Span,
+    happened_at: OffsetDateTime,
+    handling: Handling,
+}
+
 enum Outcome {
     Done,
+    Failed(Unfinished),
+}
+
+enum Unfinished {
     Failed(Failure),
     Undecodable(String),
     /// During a rolling upgrade an instance of the other release can read it, so it is given back a few times.

@@ -1,10 +1,11 @@
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream;
-use futures::future::{BoxFuture, select_all};
+use futures::future::{BoxFuture, FutureExt, select_all};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
@@ -98,8 +99,16 @@ impl Consumer {
         let mut rest_until: Option<Instant> = None;
         let mut keep_waiting = tokio::time::interval(self.shared.progress_every());
         keep_waiting.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // What a busy consumer waits for in vain, turn after turn, is not set up anew for each.
+        let mut stopped = pin!(stop.cancelled());
+        let mut closed = pin!(async { drop(state.wait_for(|state| *state == State::Closed).await) });
+        let mut turning = (self.gates_open(), self.gates_turned(self.gates_open()));
+        let mut silence = Alarm::default();
         loop {
             let open = self.gates_open();
+            if open != turning.0 {
+                turning = (open, self.gates_turned(open));
+            }
             if open {
                 work.start();
             } else if pulls.as_ref().is_some_and(|pulls| pulls.outstanding() > 0) {
@@ -109,38 +118,57 @@ impl Consumer {
             if open && restoring.is_none() && rest_until.is_none() && self.shared.connection.is_connected() {
                 rest_until = self.ask(&mut pulls, work).await;
             }
-            let silence = pulls.as_ref().and_then(Pulls::silent_at);
+            let silent_at = pulls.as_ref().and_then(Pulls::silent_at);
+            let mut came = None;
             tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
+                () = &mut stopped => break,
                 _ = keep_waiting.tick() => work.keep_waiting().await,
                 changed = reconnects.changed() => match changed {
                     // Requests of the old connection are void, and those that queued up meanwhile too.
                     Ok(()) => self.leave(&mut pulls, work).await,
                     Err(_) => return,
                 },
-                () = work.one_finished(), if work.running() => {}
-                reply = next_reply(&mut pulls) => match reply {
-                    Some(Reply::Delivered(message)) => work.add(message),
-                    Some(Reply::Status) => {}
-                    Some(Reply::Refused(reason)) => {
-                        debug!(consumer = self.shared.router.durable(), reason, "the broker does not serve the consumer now");
-                        rest_until = Some(Instant::now() + REST.mul_f64(0.25 + fastrand::f64() / 2.0));
-                    }
-                    Some(Reply::Missing(reason)) => if restoring.is_none() {
-                        warn!(consumer = self.shared.router.durable(), stream = self.shared.stream, reason, "the consumer is missing at the broker, putting it back");
-                        restoring = Some((self.shared.restore)());
-                    },
-                    None => pulls = None,
-                },
-                () = sleep_until(silence) => self.leave(&mut pulls, work).await,
-                () = self.gates_turned(open) => {}
+                () = work.some_finished(), if work.running() => {}
+                reply = next_reply(&mut pulls) => came = Some(reply),
+                () = silence.at(silent_at) => self.leave(&mut pulls, work).await,
+                () = &mut turning.1 => turning = (open, self.gates_turned(open)),
                 () = when_there(&mut restoring) => {
                     restoring = None;
                     rest_until = Some(Instant::now() + REST);
                 }
                 () = sleep_until(rest_until) => rest_until = None,
-                () = async { drop(state.wait_for(|state| *state == State::Closed).await) } => return,
+                () = &mut closed => return,
+            }
+            // Messages come many at a time.
+            while let Some(reply) = came {
+                came = None;
+                match reply {
+                    Some(Reply::Delivered(message)) => {
+                        work.add(message);
+                        came = next_reply(&mut pulls).now_or_never();
+                    }
+                    Some(Reply::Status) => {}
+                    Some(Reply::Refused(reason)) => {
+                        debug!(
+                            consumer = self.shared.router.durable(),
+                            reason, "the broker does not serve the consumer now"
+                        );
+                        rest_until = Some(Instant::now() + REST.mul_f64(0.25 + fastrand::f64() / 2.0));
+                    }
+                    Some(Reply::Missing(reason)) => {
+                        if restoring.is_none() {
+                            warn!(
+                                consumer = self.shared.router.durable(),
+                                stream = self.shared.stream,
+                                reason,
+                                "the consumer is missing at the broker, putting it back"
+                            );
+                            restoring = Some((self.shared.restore)());
+                        }
+                    }
+                    None => pulls = None,
+                }
             }
         }
         self.leave(&mut pulls, work).await;
@@ -185,7 +213,7 @@ impl Consumer {
     }
 
     /// Ends when it may have changed whether every gate is open.
-    async fn gates_turned(&self, open: bool) {
+    fn gates_turned(&self, open: bool) -> BoxFuture<'static, ()> {
         let turning: Vec<_> = self
             .gates
             .iter()
@@ -200,10 +228,32 @@ impl Consumer {
                 })
             })
             .collect();
-        if turning.is_empty() {
-            std::future::pending::<()>().await;
-        } else {
-            select_all(turning).await;
+        match turning.is_empty() {
+            // Has opened this very moment.
+            true if !open => std::future::ready(()).boxed(),
+            true => std::future::pending().boxed(),
+            false => select_all(turning).map(drop).boxed(),
+        }
+    }
+}
+
+/// Rings at a moment that mostly moves on before it has come: the timer is set anew only when it has run out.
+#[derive(Default)]
+struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    async fn at(&mut self, due: Option<Instant>) {
+        let Some(due) = due else { return std::future::pending().await };
+        let timer = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        if timer.deadline() > due {
+            timer.as_mut().reset(due);
+        }
+        loop {
+            timer.as_mut().await;
+            if Instant::now() >= due {
+                return;
+            }
+            timer.as_mut().reset(due);
         }
     }
 }

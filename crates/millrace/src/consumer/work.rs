@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::HeaderName;
 use async_nats::jetstream::{self, AckKind};
 use futures::future::FutureExt;
 use tokio::task::JoinSet;
@@ -32,7 +33,7 @@ pub(super) struct Work {
 /// What must not run side by side.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Lane {
-    Key(String),
+    Key(Arc<str>),
     /// A foreign message without a key is in no order with any other.
     Alone(u64),
 }
@@ -102,9 +103,19 @@ impl Work {
         }
     }
 
-    pub(super) async fn one_finished(&mut self) {
-        // An error means that the task was aborted, which only dropping all of them does.
-        let Some(Ok(lane)) = self.running.join_next().await else { return };
+    /// Waits for one that is running, and takes what has finished with it: answers come for a whole commit at once.
+    pub(super) async fn some_finished(&mut self) {
+        let mut finished = self.running.join_next().await;
+        while let Some(one) = finished {
+            // An error means that the task was aborted, which only dropping all of them does.
+            if let Ok(lane) = one {
+                self.finished(lane);
+            }
+            finished = self.running.try_join_next();
+        }
+    }
+
+    fn finished(&mut self, lane: Lane) {
         let Some(waiting) = self.lanes.get_mut(&lane) else { return };
         waiting.running = false;
         if waiting.messages.is_empty() {
@@ -150,12 +161,13 @@ impl Work {
     /// Waits for what is running.
     pub(super) async fn finish(&mut self) {
         while self.running() {
-            self.one_finished().await;
+            self.some_finished().await;
         }
     }
 }
 
 /// CloudEvents `subject`.
-fn key_of(message: &jetstream::Message) -> Option<String> {
-    message.headers.as_ref()?.get("ce-subject").map(|key| key.as_str().to_owned()).filter(|key| !key.is_empty())
+fn key_of(message: &jetstream::Message) -> Option<Arc<str>> {
+    let key = message.headers.as_ref()?.get(HeaderName::from_static("ce-subject"))?.as_str();
+    (!key.is_empty()).then(|| key.into())
 }

@@ -20,6 +20,14 @@ fn schema_urn(event_type: &str, version: u32) -> String {
     format!("{SCHEMA_URN}{event_type}:v{version}")
 }
 
+/// Whether it is what [`schema_urn`] makes of the two.
+fn names_schema(urn: &str, event_type: &str, version: u32) -> bool {
+    let rest = urn.strip_prefix(SCHEMA_URN).and_then(|rest| rest.strip_prefix(event_type)?.strip_prefix(":v"));
+    // As long as we write it: neither +1 nor 01.
+    let length = version.checked_ilog10().unwrap_or(0) as usize + 1;
+    rest.is_some_and(|digits| digits.len() == length && digits.parse() == Ok(version))
+}
+
 /// `Nats-Msg-Id`. Two versions of an event share a stream, and the stream's deduplication looks at nothing else.
 pub fn message_id(event_id: &EventId, version: u32) -> String {
     format!("{event_id}.v{version}")
@@ -111,8 +119,8 @@ pub fn decode_headers(headers: Option<&HeaderMap>, origin: &Origin<'_>) -> Resul
     if let Some(stated) = decoded("ce-dataschema", given.dataschema)?
         && stated.starts_with(SCHEMA_URN)
     {
-        let carried = schema_urn(origin.event_type, origin.version);
-        if stated != carried {
+        if !names_schema(&stated, origin.event_type, origin.version) {
+            let carried = schema_urn(origin.event_type, origin.version);
             return Err(unusable(
                 "ce-dataschema",
                 format!("it says {stated}, but {} carries {carried}", origin.subject),

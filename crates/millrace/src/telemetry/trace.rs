@@ -140,11 +140,11 @@ impl Ids {
     pub(super) fn traceparent(self) -> String {
         let mut text = String::with_capacity(55);
         text.push_str("00-");
-        push_hex(&mut text, &self.trace_id.to_be_bytes());
+        push_hex(&mut text, self.trace_id.to_be_bytes());
         text.push('-');
-        push_hex(&mut text, &self.span_id.to_be_bytes());
+        push_hex(&mut text, self.span_id.to_be_bytes());
         text.push('-');
-        push_hex(&mut text, &[self.flags]);
+        push_hex(&mut text, [self.flags]);
         text
     }
 
@@ -172,26 +172,28 @@ impl Ids {
 }
 
 /// Every message is read and written with two of these: `fmt` and `from_str_radix` take ten times as long.
-fn push_hex(text: &mut String, bytes: &[u8]) {
-    let digit = |half: u8| char::from(if half < 10 { b'0' + half } else { b'a' - 10 + half });
-    for byte in bytes {
-        text.push(digit(byte >> 4));
-        text.push(digit(byte & 0xf));
-    }
+fn push_hex<const BYTES: usize>(text: &mut String, bytes: [u8; BYTES]) {
+    let digit = |half: u8| if half < 10 { b'0' + half } else { b'a' - 10 + half };
+    let digits = bytes.map(|byte| [digit(byte >> 4), digit(byte & 0xf)]);
+    text.push_str(std::str::from_utf8(digits.as_flattened()).unwrap_or_default());
 }
 
 fn hex(text: &str, digits: usize) -> Option<u128> {
     if text.len() != digits {
         return None;
     }
-    text.bytes().try_fold(0, |value: u128, digit| {
-        let half = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            _ => return None,
-        };
-        Some(value << 4 | u128::from(half))
-    })
+    // Numbers of two words are slow to shift.
+    let word = |digits: &[u8]| digits.iter().try_fold(0_u64, |value, digit| Some(value << 4 | half_byte(*digit)?));
+    let (high, low) = text.as_bytes().split_at(digits.saturating_sub(16));
+    Some(u128::from(word(high)?) << 64 | u128::from(word(low)?))
+}
+
+fn half_byte(digit: u8) -> Option<u64> {
+    match digit {
+        b'0'..=b'9' => Some(u64::from(digit - b'0')),
+        b'a'..=b'f' => Some(u64::from(digit - b'a') + 10),
+        _ => None,
+    }
 }
 
 fn random_u128() -> u128 {
