@@ -204,7 +204,10 @@ impl Inner {
         if !valid {
             return Err(format!("the Message-ID {id:?} is not of the form unique@domain"));
         }
+        let addresses = Envelope::new(Some(self.from.email.clone()), vec![to.email.clone()]);
         let mut mail = Message::builder()
+            // Otherwise the addresses are read back out of the headers.
+            .envelope(addresses.map_err(|error| error.to_string())?)
             .from(self.from.clone())
             .to(to)
             .subject(message.subject.replace(['\r', '\n'], " "))
