@@ -19,7 +19,11 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/V1__stock.sqlite.sql"),
         postgres: include_str!("migrations/V1__stock.postgres.sql"),
     },
-    Migration { name: "V2__reservations_check", sqlite: include_str!("migrations/V2__reservations_check.sqlite.sql"), postgres: "" },
+    Migration {
+        name: "V2__reservations_check",
+        sqlite: include_str!("migrations/V2__reservations_check.sqlite.sql"),
+        postgres: "",
+    },
 ];
 
 /// A value in a row that this version of the service cannot read.

@@ -138,7 +138,8 @@ mod tests {
             assert!(refused.to_string().contains("CHECK"), "{refused}");
         }
         let mut explained = db.prepare(&format!("explain {insert}")).unwrap();
-        let done: Vec<String> = explained.query_map(["1", "1"], |row| row.get(1)).unwrap().map(Result::unwrap).collect();
+        let done: Vec<String> =
+            explained.query_map(["1", "1"], |row| row.get(1)).unwrap().map(Result::unwrap).collect();
         assert!(!done.contains(&"OpenEphemeral".to_owned()), "{done:?}");
         let sound: String = db.query_row("pragma integrity_check", [], |row| row.get(0)).unwrap();
         assert_eq!(sound, "ok");

@@ -16,5 +16,9 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/V1__notices.sqlite.sql"),
         postgres: include_str!("migrations/V1__notices.postgres.sql"),
     },
-    Migration { name: "V2__deliveries_check", sqlite: include_str!("migrations/V2__deliveries_check.sqlite.sql"), postgres: "" },
+    Migration {
+        name: "V2__deliveries_check",
+        sqlite: include_str!("migrations/V2__deliveries_check.sqlite.sql"),
+        postgres: "",
+    },
 ];

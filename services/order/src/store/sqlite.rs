@@ -73,9 +73,8 @@ impl SqliteModel for OrderModel {
 
 fn add_entries(db: &Connection, entries: &[Entry]) -> Result<()> {
     for portion in several::portions(entries) {
-        let of_entry = |Entry { order_id, what, .. }: &Entry| {
-            (order_id.to_string(), what.at.unix_ms(), detail_text(&what.detail))
-        };
+        let of_entry =
+            |Entry { order_id, what, .. }: &Entry| (order_id.to_string(), what.at.unix_ms(), detail_text(&what.detail));
         let made: Vec<_> = portion.iter().map(of_entry).collect();
         let values: Vec<&dyn ToSql> = portion
             .iter()

@@ -16,5 +16,9 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/V1__payments.sqlite.sql"),
         postgres: include_str!("migrations/V1__payments.postgres.sql"),
     },
-    Migration { name: "V2__payments_failed", sqlite: include_str!("migrations/V2__payments_failed.sqlite.sql"), postgres: "" },
+    Migration {
+        name: "V2__payments_failed",
+        sqlite: include_str!("migrations/V2__payments_failed.sqlite.sql"),
+        postgres: "",
+    },
 ];
