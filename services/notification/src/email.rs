@@ -12,14 +12,14 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lettre::Message;
 use lettre::address::Envelope;
-use lettre::message::Mailbox;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
+use lettre::message::{Mailbox, MessageBuilder};
 use lettre::transport::smtp::Error as SmtpError;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
+use lettre::{Address, Message};
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 use serde::Deserialize;
@@ -137,7 +137,9 @@ pub struct Mailer(Arc<Inner>);
 struct Inner {
     /// `None`: mails go nowhere.
     server: Option<Server>,
-    from: Mailbox,
+    from: Address,
+    /// What is the same in every mail.
+    letterhead: MessageBuilder,
     timeout: Duration,
     /// Connections with no conversation going on. lettre's own pool puts a connection back even when its conversation
     /// was cut short by a timeout, and the next mail would then take the rest of the old answers for its own; here a
@@ -168,7 +170,8 @@ impl Mailer {
         }
         Ok(Self(Arc::new(Inner {
             server,
-            from,
+            letterhead: Message::builder().from(from.clone()).header(ContentType::TEXT_PLAIN),
+            from: from.email,
             timeout: Duration::from_millis(settings.timeout_ms),
             idle: Mutex::default(),
             most_idle: settings.idle_connections,
@@ -204,12 +207,15 @@ impl Inner {
         if !valid {
             return Err(format!("the Message-ID {id:?} is not of the form unique@domain"));
         }
-        let mut mail = Message::builder()
-            .from(self.from.clone())
+        let addresses = Envelope::new(Some(self.from.clone()), vec![to.email.clone()]);
+        let mut mail = self
+            .letterhead
+            .clone()
+            // Otherwise the addresses are read back out of the headers.
+            .envelope(addresses.map_err(|error| error.to_string())?)
             .to(to)
             .subject(message.subject.replace(['\r', '\n'], " "))
             .message_id(Some(format!("<{id}>")))
-            .header(ContentType::TEXT_PLAIN)
             .body(message.text.clone())
             .map_err(|error| error.to_string())?;
         // RFC 3834: keeps away-from-office replies from coming back.
@@ -422,6 +428,12 @@ mod tests {
         let mail = mailer.0.compose(&EmailMessage { subject, ..message() }).unwrap();
         let text = String::from_utf8(mail.formatted()).unwrap();
         assert!(!text.contains("\r\nBcc:"), "{text}");
+        assert!(text.contains("From: Millrace <orders@millrace.example>\r\n"), "{text}");
+        let (from, to) = (mail.envelope().from().unwrap(), mail.envelope().to());
+        assert_eq!(
+            (from.to_string().as_str(), to[0].to_string().as_str()),
+            ("orders@millrace.example", "ann@example.org")
+        );
         for (to, id) in
             [("a@b.c\r\nBcc: d@e.f", "1@x"), ("a@b.c", "1@x\r\nBcc: d@e.f"), ("a@b.c", "1"), ("nobody", "1@x")]
         {

@@ -189,6 +189,10 @@ impl Order {
         self.end(End::Cancelled(CancelReason::Deadline), now)
     }
 
+    pub fn has_ended(&self) -> bool {
+        self.placed.as_ref().is_some_and(|placed| placed.ended.is_some())
+    }
+
     fn settle(&mut self, now: Timestamp) -> Option<End> {
         if self.placed.as_ref()?.ended.is_some() {
             return None;

@@ -169,6 +169,8 @@ pub struct Rows {
     pub orders: Table<OrderId, OrderRow>,
     /// Orders that were only known from facts and now are here in full.
     pub filled: HashSet<OrderId>,
+    /// Orders that have ended in this batch: the others have the status they had.
+    pub ended: HashSet<OrderId>,
     pub keys: Table<String, KeyRow>,
     /// Events that are on the timeline already, of those the batch is about.
     pub known_entries: HashSet<(OrderId, String)>,
@@ -388,7 +390,11 @@ impl Rows {
         let mut row =
             self.orders.get(&id).cloned().unwrap_or_else(|| OrderRow { order: Order::unknown(id), entries: 0 });
         let mut timeline = Vec::new();
+        let had_ended = row.order.has_ended();
         let result = change(&mut row.order, &mut timeline, out);
+        if row.order.has_ended() != had_ended {
+            self.ended.insert(id);
+        }
         for what in timeline {
             row.entries += 1;
             self.new_entries.push(Entry { order_id: id, seq: row.entries, what });

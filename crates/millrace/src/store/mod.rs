@@ -14,7 +14,7 @@ mod migrate;
 mod outbound;
 mod postgres;
 mod session;
-mod several;
+pub mod several;
 mod sqlite;
 mod table;
 mod url;

@@ -53,15 +53,18 @@ impl Session {
         let gone = |used: bool| move |error| NotSent { gone: used && is_gone(&error), error };
         // What is not ASCII needs parameters, which are the library's business.
         let mut addresses = envelope.from().into_iter().chain(envelope.to());
-        let plain = content.is_ascii() && addresses.all(|address| AsRef::<str>::as_ref(address).is_ascii());
-        if self.pipelining && plain {
-            self.begin(envelope).await.map_err(gone(self.used))?;
-            self.connection.message(content).await?;
-        } else {
-            if self.used {
-                self.connection.command(Noop).await.map_err(gone(true))?;
+        let plain = addresses.all(|address| AsRef::<str>::as_ref(address).is_ascii());
+        match str::from_utf8(content).ok().filter(|content| content.is_ascii()) {
+            Some(content) if self.pipelining && plain => {
+                self.begin(envelope).await.map_err(gone(self.used))?;
+                self.connection.command(transparent(content)).await?;
             }
-            self.connection.send(envelope, content).await?;
+            _ => {
+                if self.used {
+                    self.connection.command(Noop).await.map_err(gone(true))?;
+                }
+                self.connection.send(envelope, content).await?;
+            }
         }
         self.used = true;
         Ok(())
@@ -83,10 +86,34 @@ impl Session {
     }
 }
 
+/// A mail's content with its end. A dot that begins a line is sent twice, so that none is taken for the end (RFC 5321,
+/// 4.5.2). As the library does it, but not byte by byte, and in one piece.
+fn transparent(content: &str) -> String {
+    let first = if content.starts_with('.') { "." } else { "" };
+    [first, &content.replace("\r\n.", "\r\n.."), "\r\n.\r\n"].concat()
+}
+
 /// No answer, or the announcement that there will be none.
 fn is_gone(error: &SmtpError) -> bool {
     match error.status() {
         Some(code) => u16::from(code) == CLOSING,
         None => !error.is_client(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::transparent;
+
+    #[test]
+    fn no_line_of_a_mail_is_its_end() {
+        for (content, sent) in [
+            ("a\r\nb", "a\r\nb\r\n.\r\n"),
+            (".", "..\r\n.\r\n"),
+            ("a\r\n.\r\n.b\r\n", "a\r\n..\r\n..b\r\n\r\n.\r\n"),
+            ("a.b\r\nc.", "a.b\r\nc.\r\n.\r\n"),
+        ] {
+            assert_eq!(transparent(content), sent);
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use contracts::orders::{CancelReason, PricedItem};
 use contracts::{OrderId, Timestamp};
 use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
+use serde_json::Value;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
@@ -133,6 +134,11 @@ impl FromStr for Reason {
             .map(Self)
             .ok_or_else(|| format!("{text:?} is not a reason to cancel"))
     }
+}
+
+/// What a timeline says of an event, as the column keeps it.
+pub(super) fn detail_text(detail: &Value) -> String {
+    serde_json::to_string(detail).unwrap_or_default()
 }
 
 /// Items as the column keeps them. Writing a list of plain values as JSON cannot fail.

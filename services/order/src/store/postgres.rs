@@ -8,6 +8,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row};
 use uuid::Uuid;
 
+use super::columns::{detail_text, items_text};
 use super::rows::{FlatOrder, key_row, order_columns, order_row};
 use crate::model::{CatalogWrite, Intent, Needs, OrderModel, OrderRow, Rows};
 
@@ -102,17 +103,17 @@ async fn execute<const N: usize>(db: &Client, skip: bool, sql: &str, params: Par
 }
 
 /// One array per column of `orders`.
-struct Arrays(Vec<FlatOrder>);
+struct Arrays<'a>(Vec<FlatOrder<'a>>);
 
-impl Arrays {
-    fn of<'a>(rows: impl Iterator<Item = &'a OrderRow>) -> Self {
-        let mut flat: Vec<FlatOrder> = rows.map(FlatOrder::of).collect();
+impl<'a> Arrays<'a> {
+    fn of(rows: impl Iterator<Item = &'a OrderRow>) -> Self {
+        let mut flat: Vec<FlatOrder<'a>> = rows.map(FlatOrder::of).collect();
         // In one order everywhere: two instances that insert the same orders must not wait for each other in a circle.
         flat.sort_unstable_by_key(|row| row.id);
         Self(flat)
     }
 
-    fn column<'a, T>(&'a self, value: impl Fn(&'a FlatOrder) -> T) -> Vec<T> {
+    fn column<T>(&self, value: impl Fn(&FlatOrder<'a>) -> T) -> Vec<T> {
         self.0.iter().map(value).collect()
     }
 
@@ -124,13 +125,13 @@ impl Arrays {
             &self.column(|row| row.payment),
             &self.column(|row| row.stock),
             &self.column(|row| row.entries),
-            &self.column(|row| row.customer_id.as_deref()),
+            &self.column(|row| row.customer_id),
             &self.column(|row| row.total_minor),
-            &self.column(|row| row.currency.as_deref()),
-            &self.column(|row| row.items.as_deref()),
-            &self.column(|row| row.payment_method.as_deref()),
-            &self.column(|row| row.email.as_deref()),
-            &self.column(|row| row.phone.as_deref()),
+            &self.column(|row| row.currency),
+            &self.column(|row| row.items.map(items_text)),
+            &self.column(|row| row.payment_method),
+            &self.column(|row| row.email),
+            &self.column(|row| row.phone),
             &self.column(|row| row.is_foreign),
             &self.column(|row| row.created_at),
             &self.column(|row| row.accepted_at),
@@ -191,7 +192,7 @@ async fn update_orders<'a>(db: &Client, rows: impl Iterator<Item = &'a OrderRow>
 
 async fn insert_entries(db: &Client, rows: &Rows) -> Result<(), Error> {
     let new = &rows.new_entries;
-    let details: Vec<String> = new.iter().map(|entry| entry.what.detail.to_string()).collect();
+    let details: Vec<String> = new.iter().map(|entry| detail_text(&entry.what.detail)).collect();
     let sql = "insert into order_timeline (order_id, seq, at, event_type, service, event_id, detail)
                select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[])";
     let params: Params<'_, 7> = [
@@ -208,7 +209,7 @@ async fn insert_entries(db: &Client, rows: &Rows) -> Result<(), Error> {
 
 async fn correct_entries(db: &Client, rows: &Rows) -> Result<(), Error> {
     let corrected = &rows.corrected_entries;
-    let details: Vec<String> = corrected.iter().map(|(_, what)| what.detail.to_string()).collect();
+    let details: Vec<String> = corrected.iter().map(|(_, what)| detail_text(&what.detail)).collect();
     let sql = "update order_timeline o set at = t.at, event_type = t.event_type, service = t.service, detail = t.detail
                from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[])
                    as t (order_id, event_id, at, event_type, service, detail)

@@ -4,7 +4,7 @@ use contracts::catalog::Product;
 use contracts::orders::{Contact, OrderCreated, PricedItem};
 use contracts::{Money, OrderId};
 
-use super::columns::{Columns, Json, Reason, items_text};
+use super::columns::{Columns, Json, Reason};
 use crate::domain::{End, Order, Placed, Status};
 use crate::model::{Entry, KeyRow, Observed, OrderRow};
 
@@ -51,20 +51,21 @@ fn placed<R: Columns>(row: &R, order_id: OrderId) -> Result<Placed, R::Error> {
 
 /// An order's values in the order of `order_columns!`, as both drivers take them.
 #[derive(Debug)]
-pub(super) struct FlatOrder {
+pub(super) struct FlatOrder<'a> {
     pub(super) id: OrderId,
     pub(super) status: &'static str,
     pub(super) cancel_reason: Option<&'static str>,
     pub(super) payment: &'static str,
     pub(super) stock: &'static str,
     pub(super) entries: i64,
-    pub(super) customer_id: Option<String>,
+    pub(super) customer_id: Option<&'a str>,
     pub(super) total_minor: Option<i64>,
-    pub(super) currency: Option<String>,
-    pub(super) items: Option<String>,
-    pub(super) payment_method: Option<String>,
-    pub(super) email: Option<String>,
-    pub(super) phone: Option<String>,
+    pub(super) currency: Option<&'a str>,
+    /// For `items_text`: most of the time an order is written, they are not.
+    pub(super) items: Option<&'a [PricedItem]>,
+    pub(super) payment_method: Option<&'a str>,
+    pub(super) email: Option<&'a str>,
+    pub(super) phone: Option<&'a str>,
     pub(super) is_foreign: Option<bool>,
     pub(super) created_at: Option<i64>,
     pub(super) accepted_at: Option<i64>,
@@ -72,8 +73,8 @@ pub(super) struct FlatOrder {
     pub(super) ended_at: Option<i64>,
 }
 
-impl FlatOrder {
-    pub(super) fn of(row: &OrderRow) -> Self {
+impl<'a> FlatOrder<'a> {
+    pub(super) fn of(row: &'a OrderRow) -> Self {
         let Order { id, placed, payment, stock } = &row.order;
         let placed = placed.as_ref();
         let order = placed.map(|placed| &placed.order);
@@ -84,13 +85,13 @@ impl FlatOrder {
             payment: payment.as_str(),
             stock: stock.as_str(),
             entries: row.entries,
-            customer_id: order.map(|order| order.customer_id.to_string()),
+            customer_id: order.map(|order| order.customer_id.as_str()),
             total_minor: order.map(|order| order.total.minor),
-            currency: order.map(|order| order.total.currency.to_string()),
-            items: order.map(|order| items_text(&order.items)),
-            payment_method: order.and_then(|order| order.payment_method.clone()),
-            email: order.and_then(|order| order.contact.email.clone()),
-            phone: order.and_then(|order| order.contact.phone.clone()),
+            currency: order.map(|order| order.total.currency.as_str()),
+            items: order.map(|order| order.items.as_slice()),
+            payment_method: order.and_then(|order| order.payment_method.as_deref()),
+            email: order.and_then(|order| order.contact.email.as_deref()),
+            phone: order.and_then(|order| order.contact.phone.as_deref()),
             is_foreign: placed.map(|placed| placed.foreign),
             created_at: order.map(|order| order.created_at.unix_ms()),
             accepted_at: placed.map(|placed| placed.accepted_at.unix_ms()),

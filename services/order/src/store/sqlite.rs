@@ -1,10 +1,19 @@
 //! The model's rows in SQLite.
 
-use millrace::store::SqliteModel;
-use rusqlite::{Connection, Result, Row, params};
+use std::sync::LazyLock;
 
+use millrace::store::SqliteModel;
+use millrace::store::several::{self, Several};
+use rusqlite::{Connection, Result, Row, ToSql, params};
+
+use super::columns::{detail_text, items_text};
 use super::rows::{FlatOrder, key_row, order_columns, order_row};
-use crate::model::{CatalogWrite, Intent, Needs, OrderModel, Rows};
+use crate::model::{CatalogWrite, Entry, Intent, Needs, OrderModel, Rows};
+
+static ENTRY: LazyLock<Several> = LazyLock::new(|| {
+    let head = "insert into order_timeline (order_id, seq, at, event_type, service, event_id, detail) values ";
+    Several::new(head, "(?, ?, ?, ?, ?, ?, ?)", "")
+});
 
 impl SqliteModel for OrderModel {
     fn load(&self, db: &Connection, intents: &[&Intent]) -> Result<Rows> {
@@ -41,22 +50,7 @@ impl SqliteModel for OrderModel {
 
     fn save(&self, db: &Connection, rows: &Rows) -> Result<()> {
         save_orders(db, rows)?;
-        let mut insert = db.prepare_cached(
-            "insert into order_timeline (order_id, seq, at, event_type, service, event_id, detail)
-             values (?, ?, ?, ?, ?, ?, ?)",
-        )?;
-        for entry in &rows.new_entries {
-            let what = &entry.what;
-            insert.execute(params![
-                entry.order_id.to_string(),
-                entry.seq,
-                what.at.unix_ms(),
-                what.event_type,
-                what.service,
-                what.event_id,
-                what.detail.to_string()
-            ])?;
-        }
+        add_entries(db, &rows.new_entries)?;
         mend_entries(db, rows)?;
         // An expired key is used anew.
         let mut upsert = db.prepare_cached(
@@ -77,12 +71,29 @@ impl SqliteModel for OrderModel {
     }
 }
 
+fn add_entries(db: &Connection, entries: &[Entry]) -> Result<()> {
+    for portion in several::portions(entries) {
+        let of_entry =
+            |Entry { order_id, what, .. }: &Entry| (order_id.to_string(), what.at.unix_ms(), detail_text(&what.detail));
+        let made: Vec<_> = portion.iter().map(of_entry).collect();
+        let values: Vec<&dyn ToSql> = portion
+            .iter()
+            .zip(&made)
+            .flat_map(|(Entry { seq, what, .. }, (order_id, at, detail))| {
+                [order_id as &dyn ToSql, seq, at, &what.event_type, &what.service, &what.event_id, detail]
+            })
+            .collect();
+        ENTRY.execute(db, portion.len(), &values)?;
+    }
+    Ok(())
+}
+
 fn mend_entries(db: &Connection, rows: &Rows) -> Result<()> {
     let mut correct = db.prepare_cached(
         "update order_timeline set at = ?, event_type = ?, service = ?, detail = ? where order_id = ? and event_id = ?",
     )?;
     for (id, what) in &rows.corrected_entries {
-        let (at, detail) = (what.at.unix_ms(), what.detail.to_string());
+        let (at, detail) = (what.at.unix_ms(), detail_text(&what.detail));
         correct.execute(params![at, what.event_type, what.service, detail, id.to_string(), what.event_id])?;
     }
     let mut remove = db.prepare_cached("delete from order_timeline where order_id = ? and event_id = ?")?;
@@ -99,8 +110,10 @@ fn save_orders(db: &Connection, rows: &Rows) -> Result<()> {
         order_columns!(),
         ") values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
     ))?;
-    // What is fixed when an order is placed stays out, and with it the indexes on it.
-    let mut update = db.prepare_cached(
+    // What is fixed when an order is placed stays out, and the status unless it has changed: the indexes are only of rows
+    // with certain statuses, so naming it makes SQLite write an order's entries in them anew.
+    let mut update = db.prepare_cached("update orders set payment = ?, stock = ?, entries = ? where order_id = ?")?;
+    let mut end = db.prepare_cached(
         "update orders set status = ?, cancel_reason = ?, payment = ?, stock = ?, entries = ?, ended_at = ?
          where order_id = ?",
     )?;
@@ -118,7 +131,7 @@ fn save_orders(db: &Connection, rows: &Rows) -> Result<()> {
             flat.customer_id,
             flat.total_minor,
             flat.currency,
-            flat.items,
+            flat.items.map(items_text),
             flat.payment_method,
             flat.email,
             flat.phone,
@@ -129,17 +142,21 @@ fn save_orders(db: &Connection, rows: &Rows) -> Result<()> {
             flat.ended_at,
         ])?;
     }
-    for (_, row) in rows.orders.updated().filter(|(id, _)| !filled(id)) {
+    for (id, row) in rows.orders.updated().filter(|(id, _)| !filled(id)) {
         let flat = FlatOrder::of(row);
-        update.execute(params![
-            flat.status,
-            flat.cancel_reason,
-            flat.payment,
-            flat.stock,
-            flat.entries,
-            flat.ended_at,
-            flat.id.to_string(),
-        ])?;
+        let (id, has_ended) = (id.to_string(), rows.ended.contains(id));
+        match has_ended {
+            false => update.execute(params![flat.payment, flat.stock, flat.entries, id])?,
+            true => end.execute(params![
+                flat.status,
+                flat.cancel_reason,
+                flat.payment,
+                flat.stock,
+                flat.entries,
+                flat.ended_at,
+                id,
+            ])?,
+        };
     }
     Ok(())
 }

@@ -20,10 +20,6 @@ macro_rules! columns {
 }
 pub(super) use columns;
 
-/// Answered from the partial index that holds nothing else.
-pub(super) const COUNT_NEEDING_OPERATOR: &str = "select count(*) from payments \
-    where state in ('authorize_unknown', 'capture_failed', 'void_failed', 'refund_failed')";
-
 /// Reads a whole row selected with [`columns!`].
 pub(super) fn read<C: Columns>(row: &C) -> Result<Row, C::Error> {
     let charge = match (row.maybe_int(4)?, row.maybe_parsed::<Currency>(5)?, row.maybe_text(6)?) {

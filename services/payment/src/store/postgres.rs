@@ -4,7 +4,7 @@ use millrace::store::PostgresModel;
 use tokio_postgres::Error;
 use uuid::Uuid;
 
-use super::columns::{COUNT_NEEDING_OPERATOR, columns, read};
+use super::columns::{columns, read};
 use crate::domain::{Charge, Refusal};
 use crate::model::{Intent, PaymentModel, Row, Rows, orders_of};
 
@@ -27,6 +27,13 @@ const UPDATE: &str = concat!(
     columns!(),
     ") where payments.order_id = t.order_id"
 );
+
+/// In the words of the partial index that holds nothing else.
+macro_rules! needs_operator {
+    () => {
+        "state in ('authorize_unknown', 'capture_failed', 'void_failed', 'refund_failed')"
+    };
+}
 
 impl PostgresModel for PaymentModel {
     async fn load(&self, db: &Client, intents: &[&Intent]) -> Result<Rows, Error> {
@@ -129,7 +136,7 @@ pub(super) async fn due_ids(db: &Client, at_ms: i64, limit: u32) -> Result<Vec<(
 }
 
 pub(super) async fn count_needing_operator(db: &Client) -> Result<i64, Error> {
-    let select = db.prepare_cached(COUNT_NEEDING_OPERATOR).await?;
+    let select = db.prepare_cached(concat!("select count(*) from payments where ", needs_operator!())).await?;
     db.query_one(&select, &[]).await?.try_get(0)
 }
 
@@ -138,8 +145,9 @@ pub(super) async fn needing_operator(db: &Client, limit: u32) -> Result<Vec<Row>
         .prepare_cached(concat!(
             "select ",
             columns!(),
-            " from payments where state in ('authorize_unknown', 'capture_failed', 'void_failed', 'refund_failed')
-              order by updated_at limit $1"
+            " from payments where ",
+            needs_operator!(),
+            " order by updated_at limit $1"
         ))
         .await?;
     db.query(&select, &[&i64::from(limit)]).await?.iter().map(read).collect()
