@@ -189,8 +189,8 @@ impl Order {
         self.end(End::Cancelled(CancelReason::Deadline), now)
     }
 
-    pub fn has_ended(&self) -> bool {
-        self.placed.as_ref().is_some_and(|placed| placed.ended.is_some())
+    pub fn ended(&self) -> Option<(End, Timestamp)> {
+        self.placed.as_ref()?.ended
     }
 
     fn settle(&mut self, now: Timestamp) -> Option<End> {

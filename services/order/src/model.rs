@@ -390,9 +390,9 @@ impl Rows {
         let mut row =
             self.orders.get(&id).cloned().unwrap_or_else(|| OrderRow { order: Order::unknown(id), entries: 0 });
         let mut timeline = Vec::new();
-        let had_ended = row.order.has_ended();
+        let ended_before = row.order.ended();
         let result = change(&mut row.order, &mut timeline, out);
-        if row.order.has_ended() != had_ended {
+        if row.order.ended() != ended_before {
             self.ended.insert(id);
         }
         for what in timeline {

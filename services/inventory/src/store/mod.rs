@@ -13,18 +13,11 @@ use millrace::store::Migration;
 use crate::domain::Status;
 
 /// The schema, step by step.
-pub const MIGRATIONS: &[Migration] = &[
-    Migration {
-        name: "V1__stock",
-        sqlite: include_str!("migrations/V1__stock.sqlite.sql"),
-        postgres: include_str!("migrations/V1__stock.postgres.sql"),
-    },
-    Migration {
-        name: "V2__reservations_check",
-        sqlite: include_str!("migrations/V2__reservations_check.sqlite.sql"),
-        postgres: "",
-    },
-];
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    name: "V1__stock",
+    sqlite: include_str!("migrations/V1__stock.sqlite.sql"),
+    postgres: include_str!("migrations/V1__stock.postgres.sql"),
+}];
 
 /// A value in a row that this version of the service cannot read.
 #[derive(Debug, thiserror::Error)]

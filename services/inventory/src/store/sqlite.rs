@@ -115,33 +115,3 @@ pub(super) fn levels(db: &Connection, only: Option<&str>, limit: u32) -> Result<
     let rows = select.query_map(params![only, limit], |row| Ok(level(parsed(row, 0)?, read_stock(row, 1)?)))?;
     rows.collect()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::MIGRATIONS;
-
-    /// Also a database that an earlier release has made.
-    #[test]
-    fn a_reservation_has_one_of_the_known_statuses_and_none_needs_a_table_to_check_that() {
-        let mut db = Connection::open_in_memory().unwrap();
-        // As steps are applied: all of them in one transaction.
-        let all = db.transaction().unwrap();
-        MIGRATIONS.iter().try_for_each(|step| all.execute_batch(step.sqlite)).unwrap();
-        all.commit().unwrap();
-        let insert = "insert into reservations (order_id, status, items, changed_at) values (?, ?, '[]', 0)";
-        for status in ["held", "rejected", "committed", "released", "expected", "tombstone"] {
-            db.execute(insert, [status, status]).unwrap();
-        }
-        for status in ["", "Due", "lost"] {
-            let refused = db.execute(insert, [status, status]).unwrap_err();
-            assert!(refused.to_string().contains("CHECK"), "{refused}");
-        }
-        let mut explained = db.prepare(&format!("explain {insert}")).unwrap();
-        let done: Vec<String> =
-            explained.query_map(["1", "1"], |row| row.get(1)).unwrap().map(Result::unwrap).collect();
-        assert!(!done.contains(&"OpenEphemeral".to_owned()), "{done:?}");
-        let sound: String = db.query_row("pragma integrity_check", [], |row| row.get(0)).unwrap();
-        assert_eq!(sound, "ok");
-    }
-}

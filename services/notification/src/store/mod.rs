@@ -10,15 +10,8 @@ pub use reads::Reads;
 use millrace::store::Migration;
 
 /// The schema, step by step.
-pub const MIGRATIONS: &[Migration] = &[
-    Migration {
-        name: "V1__notices",
-        sqlite: include_str!("migrations/V1__notices.sqlite.sql"),
-        postgres: include_str!("migrations/V1__notices.postgres.sql"),
-    },
-    Migration {
-        name: "V2__deliveries_check",
-        sqlite: include_str!("migrations/V2__deliveries_check.sqlite.sql"),
-        postgres: "",
-    },
-];
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    name: "V1__notices",
+    sqlite: include_str!("migrations/V1__notices.sqlite.sql"),
+    postgres: include_str!("migrations/V1__notices.postgres.sql"),
+}];

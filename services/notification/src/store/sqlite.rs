@@ -146,35 +146,3 @@ pub(super) fn deliveries(db: &Connection, order_id: OrderId) -> Result<Vec<(Deli
     })?;
     rows.collect()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::MIGRATIONS;
-
-    /// Also a database that an earlier release has made.
-    #[test]
-    fn a_delivery_has_one_of_the_known_statuses_and_none_needs_a_table_to_check_that() {
-        let mut db = Connection::open_in_memory().unwrap();
-        // As steps are applied: all of them in one transaction.
-        let all = db.transaction().unwrap();
-        MIGRATIONS.iter().try_for_each(|step| all.execute_batch(step.sqlite)).unwrap();
-        all.commit().unwrap();
-        db.execute("insert into orders (order_id, correlation_id, confirmed) values ('1', '', 0)", []).unwrap();
-        let insert = "insert into deliveries (order_id, notice, channel, status, attempts, due_since, next_attempt_at)
-             values ('1', ?, 'email', ?, 0, 0, 0)";
-        for status in ["due", "sent", "failed", "skipped"] {
-            db.execute(insert, [status, status]).unwrap();
-        }
-        for status in ["", "Due", "lost"] {
-            let refused = db.execute(insert, [status, status]).unwrap_err();
-            assert!(refused.to_string().contains("CHECK"), "{refused}");
-        }
-        let mut explained = db.prepare(&format!("explain {insert}")).unwrap();
-        let done: Vec<String> =
-            explained.query_map(["1", "1"], |row| row.get(1)).unwrap().map(Result::unwrap).collect();
-        assert!(!done.contains(&"OpenEphemeral".to_owned()), "{done:?}");
-        let sound: String = db.query_row("pragma integrity_check", [], |row| row.get(0)).unwrap();
-        assert_eq!(sound, "ok");
-    }
-}
