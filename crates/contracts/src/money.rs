@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 /// The largest amount, in minor units: beyond 2^53 a JSON reader that knows only doubles would round it.
 pub const MAX_MINOR: i64 = (1 << 53) - 1;
 
-/// Active ISO 4217 codes of currencies people are paid in.
+/// Active ISO 4217 codes of currencies people are paid in, in alphabetical order.
 const CODES: &str = "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD \
 CDF CHF CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL \
 HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA \
@@ -50,11 +50,17 @@ impl FromStr for Currency {
 
     fn from_str(text: &str) -> Result<Self, MoneyError> {
         match text.as_bytes() {
-            // Four bytes a code, with the space behind it.
-            &[a, b, c] if CODES.as_bytes().chunks(4).any(|code| code.starts_with(&[a, b, c])) => Ok(Self([a, b, c])),
+            &[a, b, c] if is_in_use([a, b, c]) => Ok(Self([a, b, c])),
             _ => Err(MoneyError::UnknownCurrency(text.chars().take(16).collect())),
         }
     }
+}
+
+fn is_in_use(code: [u8; 3]) -> bool {
+    // Four bytes a code, with the space behind it, which the last one does not have.
+    let (codes, last) = CODES.as_bytes().as_chunks::<4>();
+    let [a, b, c] = code;
+    codes.binary_search(&[a, b, c, b' ']).is_ok() || last == code
 }
 
 impl TryFrom<String> for Currency {
@@ -185,6 +191,16 @@ mod tests {
             let json = serde_json::to_string(&money.to_decimal()).unwrap();
             let back: f64 = serde_json::from_str(&json).unwrap();
             prop_assert_eq!(Money::from_decimal(back, money.currency).unwrap(), money);
+        }
+    }
+
+    #[test]
+    fn each_code_in_use_is_a_currency_and_nothing_else_is() {
+        for code in CODES.split(' ') {
+            assert_eq!(code.parse::<Currency>().unwrap().as_str(), code);
+        }
+        for other in ["", "EU", "eur", "EURO", "AAA", "ZZZ", "N N", "D A"] {
+            assert!(other.parse::<Currency>().is_err(), "{other}");
         }
     }
 
