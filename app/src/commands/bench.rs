@@ -116,7 +116,12 @@ pub async fn run(context: Context, args: Args) -> CommandResult {
     let settings = setup::settings(&[])?;
     let guard = telemetry::init(&settings.telemetry).map_err(|e| Failure::new(e.to_string()).usage())?;
     let shutdown = millrace::shutdown::on_signal().map_err(|e| Failure::new(e.to_string()))?;
-    let names = if args.only.is_empty() { Name::all() } else { args.only.clone() };
+    let names = if args.only.is_empty() { Name::all(args.backend) } else { args.only.clone() };
+    if let Some(name) = names.iter().find(|name| !name.works_with(args.backend)) {
+        let reason =
+            format!("--only {}: several instances of a service can share a PostgreSQL database alone", name.as_str());
+        return Err(Failure::new(reason).remedy("add --backend postgres").usage());
+    }
     let progress = Progress::new(names.len(), context.json);
     let mut bench = Bench {
         backend: args.backend,

@@ -209,6 +209,23 @@ impl World {
         self.ready(&names).await
     }
 
+    /// One more instance of a service, on the database of the first.
+    pub async fn double(&mut self, role: Role) -> Result<(), Failure> {
+        let name = second(role);
+        self.launch(&name, &["serve", role.name()])?;
+        self.ready(&[&name]).await
+    }
+
+    /// Stops the second instance.
+    pub async fn halve(&mut self, role: Role) -> Result<(), Failure> {
+        let name = second(role);
+        let Some((mut process, _)) = self.processes.remove(&name) else { return Ok(()) };
+        match process.stop(STOP_LIMIT).await {
+            Some(0) => Ok(()),
+            code => Err(self.log_of(&name, &format!("{name} did not stop in order: exit code {code:?}"))),
+        }
+    }
+
     /// All services, with the products on sale and in stock.
     pub async fn serve_all(&mut self) -> Result<(), Failure> {
         self.serve(&SERVICES).await?;
@@ -354,6 +371,10 @@ impl World {
     fn log_of(&self, name: &str, what: &str) -> Failure {
         Failure::new(format!("{what}:\n{}", millrace::local::tail(&self.log(name), 12)))
     }
+}
+
+fn second(role: Role) -> String {
+    format!("{}-2", role.name())
 }
 
 fn is_service(name: &str) -> bool {

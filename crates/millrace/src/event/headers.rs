@@ -118,14 +118,10 @@ pub fn decode_headers(headers: Option<&HeaderMap>, origin: &Origin<'_>) -> Resul
     // Schemas of others may be named; one of ours says which version the publisher believes to send.
     if let Some(stated) = decoded("ce-dataschema", given.dataschema)?
         && stated.starts_with(SCHEMA_URN)
+        && !names_schema(&stated, origin.event_type, origin.version)
     {
-        if !names_schema(&stated, origin.event_type, origin.version) {
-            let carried = schema_urn(origin.event_type, origin.version);
-            return Err(unusable(
-                "ce-dataschema",
-                format!("it says {stated}, but {} carries {carried}", origin.subject),
-            ));
-        }
+        let carried = schema_urn(origin.event_type, origin.version);
+        return Err(unusable("ce-dataschema", format!("it says {stated}, but {} carries {carried}", origin.subject)));
     }
     let time = match decoded("ce-time", given.time)? {
         None => origin.stored_at,

@@ -7,6 +7,7 @@ mod drain;
 mod hot;
 mod idle;
 mod pipeline;
+mod scale;
 
 use std::time::{Duration, Instant};
 
@@ -37,11 +38,30 @@ pub enum Name {
     Idle,
     /// Three nats-servers that sync every message
     Cluster,
+    /// Two inventory services instead of one; on PostgreSQL alone
+    Scale,
 }
 
 impl Name {
-    pub fn all() -> Vec<Self> {
-        vec![Self::Accept, Self::Pipeline, Self::Drain, Self::Hot, Self::Big, Self::Idle, Self::Cluster]
+    /// Those that can be measured with it.
+    pub fn all(backend: Backend) -> Vec<Self> {
+        let mut all = vec![
+            Self::Accept,
+            Self::Pipeline,
+            Self::Drain,
+            Self::Hot,
+            Self::Big,
+            Self::Idle,
+            Self::Cluster,
+            Self::Scale,
+        ];
+        all.retain(|name| name.works_with(backend));
+        all
+    }
+
+    /// A database in a file has one owner.
+    pub fn works_with(self, backend: Backend) -> bool {
+        self != Self::Scale || backend == Backend::Postgres
     }
 
     pub fn as_str(self) -> &'static str {
@@ -53,6 +73,7 @@ impl Name {
             Self::Big => "big",
             Self::Idle => "idle",
             Self::Cluster => "cluster",
+            Self::Scale => "scale",
         }
     }
 }
@@ -66,6 +87,7 @@ pub async fn measure(bench: &mut Bench, name: Name) -> Result<Part, Failure> {
         Name::Big => big::measure(bench).await,
         Name::Idle => idle::measure(bench).await,
         Name::Cluster => cluster::measure(bench).await,
+        Name::Scale => scale::measure(bench).await,
     }
 }
 
