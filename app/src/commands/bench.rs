@@ -146,11 +146,15 @@ pub async fn run(context: Context, args: Args) -> CommandResult {
     };
     bench.progress.end();
     guard.shutdown().await;
-    let (surroundings, parts) = match measured {
-        Ok(measured) => measured,
-        Err(failure) if failure.exit == EXIT_INTERRUPTED && !args.keep => return Err(failure),
-        Err(failure) => return Err(failure.remedy(format!("read the logs in {}", bench.folder.keep().display()))),
+    let with_logs = |failure: Failure, bench: &mut Bench| {
+        failure.remedy(format!("read the logs in {}", bench.folder.keep().display()))
     };
+    let (surroundings, parts, failed) = match measured {
+        Ok(Measured { surroundings, parts, failed }) => (surroundings, parts, failed),
+        Err(failure) if failure.exit == EXIT_INTERRUPTED && !args.keep => return Err(failure),
+        Err(failure) => return Err(with_logs(failure, &mut bench)),
+    };
+    let failed = failed.map(|failure| with_logs(failure, &mut bench));
     let report = Report {
         surroundings,
         parts,
@@ -171,15 +175,33 @@ pub async fn run(context: Context, args: Args) -> CommandResult {
     } else {
         report.print();
     }
+    if let Some(failure) = failed {
+        return Err(failure);
+    }
     Ok(if report.is_consistent() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn measure(bench: &mut Bench, names: &[Name]) -> Result<(Surroundings, Vec<Part>), Failure> {
+/// What came of a run.
+struct Measured {
+    surroundings: Surroundings,
+    parts: Vec<Part>,
+    /// Why the next part could not be measured. What was measured before took long, and is shown.
+    failed: Option<Failure>,
+}
+
+async fn measure(bench: &mut Bench, names: &[Name]) -> Result<Measured, Failure> {
     let surroundings = Surroundings::look(bench).await?;
-    let mut parts = Vec::with_capacity(names.len());
+    let (mut parts, mut failed) = (Vec::with_capacity(names.len()), None);
     for name in names {
         bench.progress.part(name.as_str());
-        parts.push(parts::measure(bench, *name).await?);
+        match parts::measure(bench, *name).await {
+            Ok(part) => parts.push(part),
+            Err(failure) if parts.is_empty() => return Err(failure),
+            Err(failure) => {
+                failed = Some(failure);
+                break;
+            }
+        }
     }
-    Ok((surroundings, parts))
+    Ok(Measured { surroundings, parts, failed })
 }

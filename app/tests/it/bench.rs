@@ -161,11 +161,14 @@ async fn every_part_has_its_figures_with_their_units_and_loses_no_order() {
 
 #[tokio::test]
 async fn the_pipeline_is_measured_on_postgresql_too() {
-    let report = report(&["--json", "bench", "--tiny", "--backend", "postgres", "--only", "pipeline,big"]).await;
+    let report = report(&["--json", "bench", "--tiny", "--backend", "postgres", "--only", "pipeline,big,scale"]).await;
     assert!(report["versions"]["PostgreSQL"].as_str().unwrap().contains('.'), "{report:#}");
     assert!(report["durability"]["PostgreSQL"].as_str().unwrap().contains("fsync=on"));
-    let [pipeline, big] = &array(&report, "parts")[..] else { panic!("{report:#}") };
-    assert_eq!((adds_up(pipeline), adds_up(big)), (vec![63, 35], vec![40]));
+    let [pipeline, big, scale] = &array(&report, "parts")[..] else { panic!("{report:#}") };
+    assert_eq!((adds_up(pipeline), adds_up(big), adds_up(scale)), (vec![63, 35], vec![40], vec![65]));
+    assert_eq!(array(scale, "figures")[0]["limit"]["what"], "one inventory");
+    let with_two = array(&array(scale, "spent")[0], "processes");
+    assert!(with_two.iter().any(|process| process["process"] == "inventory-2"), "{with_two:#?}");
     let processes = array(&array(pipeline, "spent")[0], "processes");
     assert!(processes.iter().any(|process| process["process"] == "postgres"), "{processes:#?}");
 }
@@ -188,6 +191,7 @@ async fn a_command_line_that_makes_no_sense_is_refused_before_anything_is_starte
     for (arguments, words) in [
         (&["bench", "--only", "luck"][..], "pipeline"),
         (&["bench", "--rounds", "0"], "--rounds"),
+        (&["bench", "--only", "scale"], "--backend postgres"),
         (&["--set", "consumer.workers=0", "bench"], "consumer.workers"),
     ] {
         let Run { code, stderr, .. } = bench(temporary.path(), arguments).await;

@@ -61,6 +61,15 @@ pub async fn settled(connection: &Connection, orders: u64) -> Result<(), Failure
     }
 }
 
+/// Events of all services so far.
+pub async fn published(connection: &Connection) -> Result<u64, Failure> {
+    let mut all = 0;
+    for stream in ["ORDERS", "PAYMENTS", "INVENTORY", "NOTIFICATIONS"] {
+        all += stored(connection, stream).await?;
+    }
+    Ok(all)
+}
+
 /// Remembers the longest backlog of any consumer until it is stopped.
 pub struct Peak {
     most: Arc<AtomicU64>,
