@@ -10,6 +10,7 @@ use async_nats::jetstream::{self, AckKind};
 use futures::future::FutureExt;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
+use tracing::level_filters::LevelFilter;
 use tracing::{Span, debug, error, info, info_span, warn};
 
 use super::first_failures::FirstFailures;
@@ -179,7 +180,8 @@ impl Shared {
             Ok(Ok(())) => {
                 let age = (OffsetDateTime::now_utc() - happened_at).as_seconds_f64().max(0.0);
                 self.meters.event_to_handled_seconds.record(age);
-                if tracing::enabled!(tracing::Level::DEBUG) {
+                // Whether anybody listens to spans like this one is asked inside of it.
+                if LevelFilter::current() >= tracing::Level::DEBUG {
                     span.in_scope(|| debug!("handled"));
                 }
                 Outcome::Done
