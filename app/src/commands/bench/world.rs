@@ -193,10 +193,7 @@ impl World {
         for name in running.iter().filter(|name| !names.contains(name)) {
             stopping.extend(self.processes.remove(name).map(|(process, _)| (name.clone(), process)));
         }
-        let stopped = stopping.into_iter().map(async |(name, mut process)| match process.stop(STOP_LIMIT).await {
-            Some(0) => Ok(()),
-            code => Err(self.log_of(&name, &format!("{name} did not stop in order: exit code {code:?}"))),
-        });
+        let stopped = stopping.into_iter().map(async |(name, process)| self.stop(&name, process).await);
         futures::future::try_join_all(stopped).await?;
         for (name, group) in names.iter().zip(groups) {
             if !self.processes.contains_key(name) {
@@ -219,10 +216,17 @@ impl World {
     /// Stops the second instance.
     pub async fn halve(&mut self, role: Role) -> Result<(), Failure> {
         let name = second(role);
-        let Some((mut process, _)) = self.processes.remove(&name) else { return Ok(()) };
+        match self.processes.remove(&name) {
+            Some((process, _)) => self.stop(&name, process).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Once what it had begun is done.
+    async fn stop(&self, name: &str, mut process: Guarded) -> Result<(), Failure> {
         match process.stop(STOP_LIMIT).await {
             Some(0) => Ok(()),
-            code => Err(self.log_of(&name, &format!("{name} did not stop in order: exit code {code:?}"))),
+            code => Err(self.log_of(name, &format!("{name} did not stop in order: exit code {code:?}"))),
         }
     }
 
