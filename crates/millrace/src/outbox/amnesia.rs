@@ -12,6 +12,7 @@ use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use futures::stream::{StreamExt, TryStreamExt};
 
 use super::Acknowledged;
+use super::doubt::Extent;
 use crate::connection::Connection;
 use crate::store::Database;
 use crate::topology::stream_is_missing;
@@ -30,20 +31,21 @@ pub(super) struct Compared {
     pub(super) incomplete: Option<String>,
 }
 
-/// Ids of rows that earlier runs of the broker acknowledged and the present one does not have; with `present_too`, also of
-/// those that the present run acknowledged, and to the last row: within one run the places of a deleted stream are given
-/// away again, so that what is there says nothing about what is not.
-pub(super) async fn lost_rows(connection: &Connection, database: &Database, present_too: bool) -> Compared {
-    compare(connection, database, present_too)
+/// Ids of rows that earlier runs of the broker acknowledged and the present one does not have; with
+/// [`Extent::PresentRunToo`], also of those that the present run acknowledged, and to the last row: within one run the places
+/// of a deleted stream are given away again, so that what is there says nothing about what is not.
+pub(super) async fn lost_rows(connection: &Connection, database: &Database, extent: Extent) -> Compared {
+    compare(connection, database, extent)
         .await
         .unwrap_or_else(|reason| Compared { lost: Vec::new(), incomplete: Some(reason) })
 }
 
-async fn compare(connection: &Connection, database: &Database, present_too: bool) -> Result<Compared, String> {
+async fn compare(connection: &Connection, database: &Database, extent: Extent) -> Result<Compared, String> {
     let over = connection.number();
     // An answer proves which server is there, so that its run is not taken for an earlier one.
     connection.jetstream().query_account().await.map_err(|e| e.to_string())?;
     let present = connection.server_run();
+    let present_too = extent == Extent::PresentRunToo;
     let mut compared = Compared::default();
     // No run is called like that, nor is it the name of rows from before runs were known.
     let except = if present_too { "none" } else { &present };

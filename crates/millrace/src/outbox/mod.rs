@@ -5,6 +5,7 @@
 //! ones the broker confirmed. What memory could not hold, or a crash left behind, the relay reads back from the table.
 
 mod amnesia;
+mod doubt;
 pub mod header_text;
 mod publish;
 mod queue;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::amnesia::Compared;
+use super::doubt::{Doubt, Extent};
 use super::publish::{Refused, Stored as AtBroker, publish};
 use super::queue::{PERSISTENT, Queue, RETRY_MOST};
 use super::sender::{RelaySender, Signals};
@@ -71,9 +72,7 @@ pub struct Relay {
     scan: Option<Scan>,
     page: Option<BoxFuture<'static, Page>>,
     read_failed: bool,
-    /// A publish found no stream, or one that has gone back: what is gone with it is gone from the present run of the
-    /// server too.
-    stream_missing: bool,
+    doubt: Doubt,
     /// The highest sequence an event of a subject was given.
     highest: HashMap<String, u64>,
     /// Among the confirmations to be stored are rows to be published again; then the table has to be read.
@@ -133,7 +132,7 @@ impl Relay {
             scan: (!sabotage::OUTBOX.is_on()).then(Scan::catching_up),
             page: None,
             read_failed: false,
-            stream_missing: false,
+            doubt: Doubt::default(),
             highest: HashMap::new(),
             revive: false,
             server: (0, String::new()),
@@ -164,8 +163,6 @@ impl Relay {
         self.signals.unsure_of_broker.store(true, Ordering::Release);
         let mut state = self.connection.state();
         let mut comparing: Option<BoxFuture<'static, Compared>> = None;
-        // Stays or becomes true while it is compared when that has to be done again.
-        let mut compare = false;
         let mut sweep = interval(self.settings.sweep_every);
         let mut confirm = interval(self.settings.confirm_every);
         let signals = self.signals.clone();
@@ -174,8 +171,10 @@ impl Relay {
                 self.catch_up();
             }
             if self.signals.stream_missing.swap(false, Ordering::AcqRel) {
-                self.stream_missing = true;
-                compare = true;
+                self.doubt.raise(Extent::PresentRunToo);
+            }
+            if self.doubt.waits() {
+                self.signals.unsure_of_broker.store(true, Ordering::Release);
             }
             self.start_publishing(&mut in_flight);
             if stop.is_cancelled() && !self.is_catching_up() {
@@ -190,7 +189,8 @@ impl Relay {
                 }
             }
             // At rest nothing has to be looked at; from the first thing to be done on, it is done within one interval.
-            let ticking = compare || !self.confirmations.is_empty() || self.queue.len() > 0 || stop.is_cancelled();
+            let ticking =
+                self.doubt.waits() || !self.confirmations.is_empty() || self.queue.len() > 0 || stop.is_cancelled();
             if !ticking {
                 confirm.reset();
             }
@@ -201,7 +201,6 @@ impl Relay {
                     while let Some(Some(more)) = in_flight.next().now_or_never() {
                         self.published(more);
                     }
-                    compare |= self.stream_missing;
                 }
                 Some(rows) = self.rows.recv() => self.take(rows),
                 () = signals.woken.notified() => {}
@@ -230,9 +229,8 @@ impl Relay {
                 }
                 _ = confirm.tick(), if ticking => {
                     self.store_confirmations(&writer, &storing);
-                    if comparing.is_none() && compare {
+                    if comparing.is_none() && self.doubt.waits() {
                         comparing = self.compare(&writer, &storing);
-                        compare = comparing.is_none();
                     }
                 }
                 Ok(()) = reconnects.changed() => {
@@ -241,8 +239,7 @@ impl Relay {
                     if self.connection.server_run() != self.server.1 {
                         self.highest.clear();
                     }
-                    compare = true;
-                    self.signals.unsure_of_broker.store(true, Ordering::Release);
+                    self.doubt.raise(Extent::EarlierRuns);
                 }
                 Ok(()) = state.changed() => if !self.connection.is_connected() {
                     self.signals.unsure_of_broker.store(true, Ordering::Release);
@@ -256,14 +253,10 @@ impl Relay {
                     if !lost.is_empty() {
                         self.publish_again(&lost);
                     }
-                    if lost.is_empty() && incomplete.is_none() {
-                        self.stream_missing = false;
-                        // A connection that was lost meanwhile is compared again.
-                        self.signals.unsure_of_broker.store(compare || !self.connection.is_connected(), Ordering::Release);
-                    } else {
-                        // Marking the rows may fail; they are looked for until none is missing.
-                        compare = true;
-                    }
+                    // Marking the rows may fail; they are looked for until none is missing.
+                    self.doubt.ended(lost.is_empty() && incomplete.is_none());
+                    let sure = self.doubt.is_none() && self.connection.is_connected();
+                    self.signals.unsure_of_broker.store(!sure, Ordering::Release);
                 }
                 () = stop.cancelled(), if !stop.is_cancelled() => debug!("the relay finishes what was committed"),
             }
@@ -308,11 +301,11 @@ impl Relay {
         }
         // The writer takes confirmations in order: when this empty batch is through, so are those before it.
         let stored = writer.confirm(Vec::new()).ok()?;
+        let extent = self.doubt.look_into()?;
         let (connection, database) = (self.connection.clone(), self.database.clone());
-        let present_too = self.stream_missing;
         Some(Box::pin(async move {
             let _ = stored.await;
-            amnesia::lost_rows(&connection, &database, present_too).await
+            amnesia::lost_rows(&connection, &database, extent).await
         }))
     }
 
@@ -356,7 +349,9 @@ impl Relay {
                 self.confirmations.push(Confirmation { row_id: row.id, place });
             }
             Err(error) => {
-                self.stream_missing |= error.is_no_stream();
+                if error.is_no_stream() {
+                    self.doubt.raise(Extent::PresentRunToo);
+                }
                 let (subject, message_id) = (row.message.subject.clone(), row.message.message_id.clone());
                 let (attempt, retry) = self.queue.park(row);
                 // The first failures of an outage are news to nobody: the connection has said so already.
@@ -374,7 +369,9 @@ impl Relay {
         let subject = kind(subject);
         // A repetition is told the place it had.
         let went_back = !at.before && at.stream_seq <= departure.above;
-        self.stream_missing |= went_back;
+        if went_back {
+            self.doubt.raise(Extent::PresentRunToo);
+        }
         match self.highest.get_mut(subject) {
             Some(highest) if went_back => *highest = at.stream_seq,
             Some(highest) => *highest = at.stream_seq.max(*highest),
