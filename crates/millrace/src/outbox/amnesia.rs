@@ -1,6 +1,7 @@
 //! Broker amnesia: JetStream acknowledges before it has flushed to disk, so a power cut can take back messages it has
 //! acknowledged. After every (re)connection acknowledged rows are compared with what the stream holds at their places;
-//! those that are not there are published again. The same after a publish found no stream: somebody has deleted it.
+//! those that are not there are published again. The same after a publish found no stream: somebody has deleted it. A
+//! stream that is younger than what it acknowledged was deleted too, and made anew.
 //!
 //! A server loses its latest messages, and only between two of its runs. So each row knows the run that acknowledged it,
 //! and of each earlier run the rows that are lost are those with the highest sequences: the first page without a loss
@@ -11,14 +12,16 @@
 use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use futures::stream::{StreamExt, TryStreamExt};
 
-use super::Acknowledged;
 use super::doubt::Extent;
+use super::{Acknowledged, Run};
 use crate::connection::Connection;
 use crate::store::Database;
 use crate::topology::stream_is_missing;
 
-/// Rows compared at once.
-const PAGE: i64 = 256;
+/// Rows of a run that are compared first; mostly none of them is lost, and that is all.
+const FIRST_PAGE: i64 = 256;
+/// Where much was lost, pages grow up to this: each costs a look through the whole table.
+const LARGEST_PAGE: i64 = 16 * 1024;
 /// Requests to the broker on their way at once.
 const IN_FLIGHT: usize = 64;
 
@@ -32,8 +35,9 @@ pub(super) struct Compared {
 }
 
 /// Ids of rows that earlier runs of the broker acknowledged and the present one does not have; with
-/// [`Extent::PresentRunToo`], also of those that the present run acknowledged, and to the last row: within one run the places
-/// of a deleted stream are given away again, so that what is there says nothing about what is not.
+/// [`Extent::PresentRunToo`], and for streams that were made anew, also of those that the present run acknowledged, and to
+/// the last row: within one run the places of a deleted stream are given away again, so that what is there says nothing
+/// about what is not.
 pub(super) async fn lost_rows(connection: &Connection, database: &Database, extent: Extent) -> Compared {
     compare(connection, database, extent)
         .await
@@ -45,15 +49,13 @@ async fn compare(connection: &Connection, database: &Database, extent: Extent) -
     // An answer proves which server is there, so that its run is not taken for an earlier one.
     connection.jetstream().query_account().await.map_err(|e| e.to_string())?;
     let present = connection.server_run();
-    let present_too = extent == Extent::PresentRunToo;
     let mut compared = Compared::default();
-    // No run is called like that, nor is it the name of rows from before runs were known.
-    let except = if present_too { "none" } else { &present };
-    for (stream, run) in database.earlier_runs(except).await.map_err(|e| e.to_string())? {
-        match lost_of_run(connection, database, &stream, &run, present_too).await {
+    for run in database.runs().await.map_err(|e| e.to_string())? {
+        let is_present = run.broker == present;
+        match lost_of_run(connection, database, &run, is_present, extent).await {
             Ok(lost) => compared.lost.extend(lost),
             // One stream that is not there must not hold up the others.
-            Err(reason) => compared.incomplete = Some(format!("{stream}: {reason}")),
+            Err(reason) => compared.incomplete = Some(format!("{}: {reason}", run.stream)),
         }
     }
     if connection.number() != over {
@@ -65,22 +67,29 @@ async fn compare(connection: &Connection, database: &Database, extent: Extent) -
 async fn lost_of_run(
     connection: &Connection,
     database: &Database,
-    stream: &str,
-    run: &str,
-    to_the_end: bool,
+    run: &Run,
+    is_present: bool,
+    extent: Extent,
 ) -> Result<Vec<i64>, String> {
+    let Run { stream, broker, first_ms } = run;
     // `None` when there is no such stream any more: then all that was on it is lost.
     let stored = match connection.jetstream().get_stream(stream).await {
         Ok(stored) => Some(stored),
         Err(error) if stream_is_missing(&error) => None,
         Err(error) => return Err(error.to_string()),
     };
+    // By the clocks of two machines; but all this decides is how much is compared.
+    let made_anew = stored.as_ref().is_none_or(|stored| first_ms < &created_ms(stored));
+    let to_the_end = made_anew || extent == Extent::PresentRunToo;
     let mut lost = Vec::new();
-    let mut below_seq = i64::MAX;
+    if is_present && !to_the_end {
+        return Ok(lost);
+    }
+    let (mut below, mut size) = ((i64::MAX, i64::MAX), FIRST_PAGE);
     loop {
-        let page = database.acknowledged(stream, run, below_seq, PAGE).await.map_err(|e| e.to_string())?;
-        let Some(lowest) = page.last().map(|row| row.stream_seq as i64) else { return Ok(lost) };
-        below_seq = lowest;
+        let page = database.acknowledged(stream, broker, below, size).await.map_err(|e| e.to_string())?;
+        let Some(last) = page.last() else { return Ok(lost) };
+        (below, size) = ((last.stream_seq as i64, last.row_id), (size * 4).min(LARGEST_PAGE));
         let missing = match &stored {
             Some(stored) => missing(stored, page).await?,
             None => page.into_iter().map(|row| row.row_id).collect(),
@@ -90,6 +99,10 @@ async fn lost_of_run(
         }
         lost.extend(missing);
     }
+}
+
+fn created_ms(stream: &Stream) -> i64 {
+    (stream.cached_info().created.unix_timestamp_nanos() / 1_000_000) as i64
 }
 
 async fn missing(stream: &Stream, rows: Vec<Acknowledged>) -> Result<Vec<i64>, String> {

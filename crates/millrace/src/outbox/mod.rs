@@ -48,6 +48,15 @@ pub struct Confirmation {
     pub place: Option<Place>,
 }
 
+/// Rows of one stream that one run of a server acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) stream: String,
+    pub(crate) broker: String,
+    /// When the first acknowledgement came, Unix milliseconds.
+    pub(crate) first_ms: i64,
+}
+
 /// A message's place at the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {

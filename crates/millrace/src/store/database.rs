@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{DatabaseUrl, Migration, StoreError, migrate, postgres, sqlite};
-use crate::outbox::{Acknowledged, Backlog, Row};
+use crate::outbox::{Acknowledged, Backlog, Row, Run};
 
 /// How a service talks to its database.
 #[derive(Debug, Clone)]
@@ -145,31 +145,29 @@ impl Database {
         }
     }
 
-    /// Streams, and the runs of servers that acknowledged rows of them, other than the present run.
-    pub(crate) async fn earlier_runs(&self, present: &str) -> Result<Vec<(String, String)>, StoreError> {
+    /// Streams, and the runs of servers that acknowledged rows of them.
+    pub(crate) async fn runs(&self) -> Result<Vec<Run>, StoreError> {
         match &self.pool {
-            Pool::Sqlite(pool) => {
-                let present = present.to_owned();
-                pool.read(move |db| sqlite::earlier_runs(db, &present)).await
-            }
-            Pool::Postgres(pool) => postgres::earlier_runs(&pool.get().await?, present).await,
+            Pool::Sqlite(pool) => pool.read(sqlite::runs).await,
+            Pool::Postgres(pool) => postgres::runs(&pool.get().await?).await,
         }
     }
 
-    /// Rows of a stream that one run of a server acknowledged: the highest sequences below `below_seq` first.
+    /// Rows of a stream that one run of a server acknowledged: the highest sequences first, behind `below`, which is a
+    /// sequence and a row's id: within one run a stream that was made anew gives its places a second time.
     pub(crate) async fn acknowledged(
         &self,
         stream: &str,
         run: &str,
-        below_seq: i64,
+        below: (i64, i64),
         limit: i64,
     ) -> Result<Vec<Acknowledged>, StoreError> {
         match &self.pool {
             Pool::Sqlite(pool) => {
                 let (stream, run) = (stream.to_owned(), run.to_owned());
-                pool.read(move |db| sqlite::acknowledged(db, &stream, &run, below_seq, limit)).await
+                pool.read(move |db| sqlite::acknowledged(db, &stream, &run, below, limit)).await
             }
-            Pool::Postgres(pool) => postgres::acknowledged(&pool.get().await?, stream, run, below_seq, limit).await,
+            Pool::Postgres(pool) => postgres::acknowledged(&pool.get().await?, stream, run, below, limit).await,
         }
     }
 

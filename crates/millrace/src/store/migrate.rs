@@ -113,9 +113,12 @@ mod tests {
         let waiting = tables::unpublished(&db, 0, i64::MAX, 10).unwrap();
         assert_eq!(waiting.iter().map(|row| (row.id, row.message.message_id.as_str())).collect::<Vec<_>>(), [(2, "b")]);
         assert_eq!(tables::backlog(&db).unwrap().rows, 1);
-        assert_eq!(tables::earlier_runs(&db, "now").unwrap().len(), 2);
+        assert_eq!(
+            tables::runs(&db).unwrap().iter().map(|run| (run.broker.as_str(), run.first_ms)).collect::<Vec<_>>(),
+            [("", 11), ("run", 10)]
+        );
         for (run, found) in [("run", ("a", 7)), ("", ("c", 8))] {
-            let acknowledged = tables::acknowledged(&db, "T", run, i64::MAX, 10).unwrap();
+            let acknowledged = tables::acknowledged(&db, "T", run, (i64::MAX, i64::MAX), 10).unwrap();
             let places: Vec<_> = acknowledged.iter().map(|row| (row.message_id.as_str(), row.stream_seq)).collect();
             assert_eq!(places, [found], "{run}");
         }

@@ -8,7 +8,7 @@ use tokio_postgres::error::SqlState;
 use super::session::{Prune, Pruned, Session, SessionError};
 use super::{PostgresModel, StoreError};
 use crate::inbox::Mark;
-use crate::outbox::{Acknowledged, Backlog, Confirmation, NewRow, Row, header_text};
+use crate::outbox::{Acknowledged, Backlog, Confirmation, NewRow, Row, Run, header_text};
 
 /// The whole chain: `Display` of a driver's error says only "db error".
 pub(super) fn full_text(error: &tokio_postgres::Error) -> String {
@@ -263,31 +263,34 @@ pub(super) async fn backlog(client: &Client) -> Result<Backlog, StoreError> {
     Ok(Backlog { rows: row.try_get::<_, i64>(0)? as u64, oldest_created_ms: row.try_get(1)? })
 }
 
-pub(super) async fn earlier_runs(client: &Client, present: &str) -> Result<Vec<(String, String)>, StoreError> {
+pub(super) async fn runs(client: &Client) -> Result<Vec<Run>, StoreError> {
     let statement = client
         .prepare_cached(
-            "select distinct stream, coalesce(broker, '') from outbox
-             where published_at is not null and coalesce(broker, '') <> $1",
+            "select stream, coalesce(broker, ''), min(published_at) from outbox
+             where published_at is not null group by stream, coalesce(broker, '')",
         )
         .await?;
-    let rows = client.query(&statement, &[&present]).await?;
-    Ok(rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, tokio_postgres::Error>>()?)
+    let rows = client.query(&statement, &[]).await?;
+    let runs =
+        rows.iter().map(|row| Ok(Run { stream: row.try_get(0)?, broker: row.try_get(1)?, first_ms: row.try_get(2)? }));
+    Ok(runs.collect::<Result<_, tokio_postgres::Error>>()?)
 }
 
 pub(super) async fn acknowledged(
     client: &Client,
     stream: &str,
     run: &str,
-    below_seq: i64,
+    (below_seq, below_id): (i64, i64),
     limit: i64,
 ) -> Result<Vec<Acknowledged>, StoreError> {
     let statement = client
         .prepare_cached(
             "select id, message_id, stream_seq from outbox
-             where stream = $1 and coalesce(broker, '') = $2 and stream_seq < $3 order by stream_seq desc limit $4",
+             where stream = $1 and coalesce(broker, '') = $2 and (stream_seq, id) < ($3, $4)
+             order by stream_seq desc, id desc limit $5",
         )
         .await?;
-    let rows = client.query(&statement, &[&stream, &run, &below_seq, &limit]).await?;
+    let rows = client.query(&statement, &[&stream, &run, &below_seq, &below_id, &limit]).await?;
     rows.iter()
         .map(|row| {
             let stream_seq = row.try_get::<_, i64>(2)? as u64;

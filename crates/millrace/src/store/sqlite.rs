@@ -11,7 +11,7 @@ use super::session::{Prune, Pruned, Session, SessionError};
 use super::several::{self, Several};
 use super::{SqliteModel, StoreError};
 use crate::inbox::Mark;
-use crate::outbox::{Acknowledged, Backlog, Confirmation, NewRow, Place, Row, header_text};
+use crate::outbox::{Acknowledged, Backlog, Confirmation, NewRow, Place, Row, Run, header_text};
 
 /// Long enough for a command-line tool to look into the file while the service runs.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -281,31 +281,31 @@ pub(super) fn unpublished(
     Ok(found)
 }
 
-/// Streams and the servers' runs that acknowledged rows of them, other than the present run.
-pub(super) fn earlier_runs(db: &Connection, present: &str) -> Result<Vec<(String, String)>, StoreError> {
+pub(super) fn runs(db: &Connection) -> Result<Vec<Run>, StoreError> {
     let mut select = db.prepare_cached(
-        "select distinct stream, coalesce(broker, '') from outbox_place where coalesce(broker, '') <> ?",
+        "select stream, coalesce(broker, ''), min(published_at) from outbox_place group by stream, coalesce(broker, '')",
     )?;
-    let runs = select.query_map([present], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
-    Ok(runs)
+    let runs =
+        select.query_map([], |row| Ok(Run { stream: row.get(0)?, broker: row.get(1)?, first_ms: row.get(2)? }))?;
+    Ok(runs.collect::<Result<_, _>>()?)
 }
 
-/// Rows of one stream that one run acknowledged, the highest sequences below `below_seq` first.
 pub(super) fn acknowledged(
     db: &Connection,
     stream: &str,
     run: &str,
-    below_seq: i64,
+    (below_seq, below_id): (i64, i64),
     limit: i64,
 ) -> Result<Vec<Acknowledged>, StoreError> {
     let mut select = db.prepare_cached(
         "select p.id, message_id, stream_seq
          from (select id, stream_seq from outbox_place
-               where stream = ? and coalesce(broker, '') = ? and stream_seq < ? order by stream_seq desc limit ?) p
+               where stream = ? and coalesce(broker, '') = ? and (stream_seq, id) < (?, ?)
+               order by stream_seq desc, id desc limit ?) p
              join outbox_message m on m.id = p.id
-         order by stream_seq desc",
+         order by stream_seq desc, p.id desc",
     )?;
-    let rows = select.query_map(params![stream, run, below_seq, limit], |row| {
+    let rows = select.query_map(params![stream, run, below_seq, below_id, limit], |row| {
         Ok(Acknowledged { row_id: row.get(0)?, message_id: row.get(1)?, stream_seq: row.get::<_, i64>(2)? as u64 })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)

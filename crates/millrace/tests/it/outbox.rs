@@ -434,6 +434,25 @@ async fn what_was_in_a_stream_that_was_deleted_and_made_anew_between_two_events_
     publishing.stop().await;
 }
 
+/// Nobody who saw the places it gave lives any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_in_a_stream_that_was_deleted_and_made_anew_while_its_owner_was_down_is_published_again() {
+    for home in [Home::sqlite().await, Home::postgres().await] {
+        let broker = Broker::start().await;
+        let publishing = Publishing::start(&home, &broker, without_sweeps()).await;
+        publishing.count(5, 4).await;
+        publishing.all_confirmed().await;
+        publishing.stop().await;
+        broker.connection.jetstream().delete_stream(STREAM).await.unwrap();
+        broker.ensure().await;
+        let publishing = Publishing::start(&home, &broker, without_sweeps()).await;
+        let back = || async { broker.count(STREAM).await == 20 };
+        eventually(LIMIT, back, "all events to be in the new stream").await;
+        publishing.all_confirmed().await;
+        publishing.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_lost_nothing_is_sent_nothing_again() {
     let home = Home::sqlite().await;
