@@ -16,7 +16,7 @@ use millrace::kit::KitParts;
 use millrace::store::DatabaseUrl;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, error};
+use tracing::{Instrument, Span, error};
 
 use crate::failure::Failure;
 use crate::settings::Settings;
@@ -73,11 +73,12 @@ pub async fn run(
             }
             continue;
         }
-        let kit = kit_parts(settings, role.name(), &health, &shutdown).await?;
+        // Alone in its process a service is named by the settings already.
+        let span = if roles.len() > 1 { millrace::telemetry::service_span(role.name()) } else { Span::none() };
+        let kit = kit_parts(settings, role.name(), &health, &shutdown).instrument(span.clone()).await?;
         connections.push(kit.connection.clone());
         let settings = settings.clone();
         let http = if role == Role::Order { listeners.http.take() } else { None };
-        let span = millrace::telemetry::service_span(role.name());
         running.spawn(async move { (role, role.run(kit, settings, http).await) }.instrument(span));
     }
     let mut first_failure = None;

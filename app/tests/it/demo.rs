@@ -69,7 +69,7 @@ fn entries(folder: &Path) -> Vec<String> {
 
 async fn whole_story_holds(backend: &str) {
     let temporary = temporary();
-    let Run { code, report, stderr } = demo(temporary.path(), &["--backend", backend]).await;
+    let Run { code, report, stderr } = demo(temporary.path(), &["--backend", backend, "--verbose"]).await;
     assert_eq!(report["passed"], true, "{report:#}\n{stderr}");
     assert_eq!(code, Some(0), "{stderr}");
     assert_eq!(report["backend"], backend);
@@ -86,6 +86,18 @@ async fn whole_story_holds(backend: &str) {
         assert!(timeline.iter().all(|moment| moment["at_ms"].is_u64() && moment["service"].is_string()), "{order:#}");
     }
     assert_eq!(entries(temporary.path()), Vec::<String>::new(), "nothing is left behind");
+    // All services in one process, and yet each line says whose it is.
+    for (said, by) in [
+        ("An order was accepted.", "order"),
+        ("An order is confirmed.", "order"),
+        ("the message is a dead letter now", "order"),
+        ("The catalog is being followed.", "inventory"),
+        ("component=notification.email", "notification"),
+    ] {
+        let lines: Vec<_> = stderr.lines().filter(|line| line.contains(said)).collect();
+        let whose = format!(" {by}: ");
+        assert!(!lines.is_empty() && lines.iter().all(|line| line.contains(&whose)), "{said}: {lines:#?}\n{stderr}");
+    }
 }
 
 #[tokio::test]

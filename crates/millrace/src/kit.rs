@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{error, info, warn};
+use tracing::{Instrument as _, error, info, warn};
 
 use crate::connection::Connection;
 use crate::consumer::{Advisories, Consumer, ConsumerSettings, Router};
@@ -170,7 +170,7 @@ impl<M: SqliteModel + PostgresModel> Kit<M> {
         let relay_stop = CancellationToken::new();
         let relay_task = tokio::spawn(relay.publish_when(gate).run(writer.clone(), relay_stop.clone()));
         let relay_stop = relay_stop.drop_guard();
-        tokio::spawn(watch_database(database.clone(), component, parts.shutdown.clone()));
+        tokio::spawn(watch_database(database.clone(), component, parts.shutdown.clone()).in_current_span());
         let topology = ensure_in_background(&parts);
         follow_retirement(&parts, retired, topology.clone());
         Ok(Self {
@@ -296,19 +296,20 @@ impl<M: Model> Kit<M> {
         F: Future<Output = ()> + Send + 'static,
     {
         let (stop, mut topology) = (self.parts.shutdown.clone(), self.topology.clone());
-        self.consumers.spawn(async move {
+        let consuming = async move {
             tokio::select! {
                 stands = topology.wait_for(|state| matches!(state, Some(Ok(())))) => if stands.is_err() { return },
                 () = stop.cancelled() => return,
             }
             consume(stop).await;
-        });
+        };
+        self.consumers.spawn(consuming.in_current_span());
     }
 
     /// Starts a source of work. It must end soon after [`shutdown`](Self::shutdown) is cancelled; if it ends before, the
     /// whole service stops.
     pub fn spawn(&mut self, name: &'static str, source: impl Future<Output = SourceResult> + Send + 'static) {
-        self.sources.spawn(async move { (name, source.await) });
+        self.sources.spawn(async move { (name, source.await) }.in_current_span());
     }
 
     /// Runs until shutdown, or until a part fails, and then stops everything in order.
@@ -400,7 +401,7 @@ fn ensure_in_background(parts: &KitParts) -> watch::Receiver<Option<Result<(), T
     let parts = parts.clone();
     let component = parts.health.component("topology");
     component.not_ready("waiting for NATS");
-    tokio::spawn(async move {
+    let ensuring = async move {
         let result = ensure(&parts).await;
         match &result {
             Ok(()) => component.ready(),
@@ -410,7 +411,8 @@ fn ensure_in_background(parts: &KitParts) -> watch::Receiver<Option<Result<(), T
         let _ = sender.send(Some(result));
         // The receivers must see the value, not the end of the sender.
         parts.shutdown.cancelled().await;
-    });
+    };
+    tokio::spawn(ensuring.in_current_span());
     receiver
 }
 
@@ -424,13 +426,14 @@ fn follow_retirement(
         return;
     }
     let KitParts { connection, service, settings, shutdown, .. } = parts.clone();
-    tokio::spawn(async move {
+    let following = async move {
         tokio::select! {
             stands = topology.wait_for(|state| matches!(state, Some(Ok(())))) => if stands.is_err() { return },
             () = shutdown.cancelled() => return,
         }
         retirement::follow(connection, service, settings.retired, now, shutdown).await;
-    });
+    };
+    tokio::spawn(following.in_current_span());
 }
 
 async fn watch_database(database: Database, component: crate::health::Component, stop: CancellationToken) {

@@ -13,6 +13,7 @@ use millrace::event::Cause;
 use millrace::request_reply::{Endpoint, ReplyError, Request, Running, Service, ServiceError};
 use millrace::store::StoreError;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::model::Row;
 use crate::operator::Refused;
@@ -80,7 +81,7 @@ async fn process_now(steps: &Steps, order_id: OrderId) -> Result<PaymentStatus, 
     let cause = Cause { correlation_id: row.correlation_id.clone(), ..Cause::spontaneous() };
     // In a task of its own: the caller's deadline must not cut off a call to the gateway in the middle.
     let steps = steps.clone();
-    let driven = tokio::spawn(async move { steps.drive(row, &cause).await }).await;
+    let driven = tokio::spawn(async move { steps.drive(row, &cause).await }.in_current_span()).await;
     let driven = driven.map_err(|_| ReplyError::internal("the payment could not be seen to"))?;
     driven.map(status).map_err(unavailable)
 }
@@ -106,7 +107,9 @@ async fn payments(steps: &Steps, query: PaymentQuery) -> Result<PaymentRecords, 
 /// An operator's wish, in a task of its own: the caller's deadline must not cut it off between the gateway and the
 /// record.
 async fn uncut(wish: impl Future<Output = Result<Row, Refused>> + Send + 'static) -> Result<PaymentRecord, ReplyError> {
-    let done = tokio::spawn(wish).await.map_err(|_| ReplyError::internal("it could not be done; the log says why"))?;
+    let done = tokio::spawn(wish.in_current_span())
+        .await
+        .map_err(|_| ReplyError::internal("it could not be done; the log says why"))?;
     done.map(record).map_err(|refused| match refused {
         Refused::Unknown(_) => ReplyError::not_found(refused.to_string()),
         Refused::NotPossible(why) => ReplyError::conflict(why),

@@ -22,6 +22,7 @@ use async_nats::{Client, ConnectOptions, jetstream};
 use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
+use tracing::Instrument as _;
 
 pub use settings::{NatsSettings, SettingsError};
 pub use state::{Denied, Operation, State};
@@ -102,7 +103,7 @@ impl Connection {
             .max_ack_inflight(settings.publish_max_in_flight)
             .backpressure_on_inflight(true)
             .build(client.clone());
-        let watching = tokio::spawn(monitor.clone().watch(client.clone(), on_state)).abort_handle();
+        let watching = tokio::spawn(monitor.clone().watch(client.clone(), on_state).in_current_span()).abort_handle();
         let request_timeout = settings.request_timeout();
         Ok(Self { inner: Arc::new(Inner { client, jetstream, monitor, watching, request_timeout }) })
     }

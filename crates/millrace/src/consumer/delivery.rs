@@ -11,7 +11,7 @@ use futures::future::FutureExt;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
-use tracing::{Span, debug, error, info, info_span, warn};
+use tracing::{Instrument as _, Span, debug, error, info, info_span, warn};
 
 use super::first_failures::FirstFailures;
 use super::meters::Meters;
@@ -38,6 +38,8 @@ pub(super) struct Shared {
     /// Where dead letters are kept besides the broker.
     pub(super) keeper: Option<Keeper>,
     pub(super) restore: Restore,
+    /// The span of the service. Entered only where there is something to log: it costs more than it tells.
+    pub(super) around: Span,
 }
 
 /// What the broker says about a delivery.
@@ -220,6 +222,7 @@ impl Shared {
             }
         };
         let span = info_span!(
+            parent: &self.around,
             "handle",
             consumer = self.router.durable(),
             event.r#type = meta.event_type,
@@ -253,15 +256,17 @@ impl Shared {
     async fn delay(&self, message: &jetstream::Message, facts: &Facts, reason: &str) {
         let delay = self.settings.retry_delay(facts.delivered);
         metrics::counter!(RETRIES, "consumer" => self.router.durable().to_owned()).increment(1);
-        warn!(
-            consumer = self.router.durable(),
-            stream_seq = facts.stream_seq,
-            attempt = facts.delivered,
-            max_attempts = self.settings.max_attempts,
-            retry_ms = delay.as_millis() as u64,
-            reason,
-            "the message comes back later"
-        );
+        self.around.in_scope(|| {
+            warn!(
+                consumer = self.router.durable(),
+                stream_seq = facts.stream_seq,
+                attempt = facts.delivered,
+                max_attempts = self.settings.max_attempts,
+                retry_ms = delay.as_millis() as u64,
+                reason,
+                "the message comes back later"
+            );
+        });
         self.answer(message, AckKind::Nak(Some(delay))).await;
     }
 
@@ -277,7 +282,7 @@ impl Shared {
         let letter = DeadLetter::new(self.router.durable(), &original, death);
         let graveyard =
             Graveyard { connection: &self.connection, keeper: self.keeper.as_ref(), restore: &self.restore };
-        dead_letter::bury(&graveyard, &letter, message.payload.clone()).await;
+        dead_letter::bury(&graveyard, &letter, message.payload.clone()).instrument(self.around.clone()).await;
         crash::AFTER_DEAD_LETTER_KEPT.reach();
         if let Some(reply) = &message.reply {
             // `AckKind::Term` carries no reason; the broker shows the text behind +TERM in its advisory.

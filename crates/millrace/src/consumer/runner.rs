@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{debug, warn};
+use tracing::{Span, debug, warn};
 
 use super::Router;
 use super::delivery::Shared;
@@ -64,7 +64,7 @@ const LAG_EVERY: Duration = Duration::from_secs(5);
 
 impl Consumer {
     /// Pulls only while every gate is open. Dead letters are kept by `keeper` too; without one they stand at the broker
-    /// alone, which can lose them in a power cut.
+    /// alone, which can lose them in a power cut. What is logged is logged in the span that is current now.
     pub fn new(
         connection: Connection,
         stream: &str,
@@ -76,7 +76,17 @@ impl Consumer {
     ) -> Self {
         let (first_failures, meters) = (FirstFailures::default(), Meters::of(router.durable()));
         let stream = stream.to_owned();
-        let shared = Arc::new(Shared { connection, stream, router, settings, first_failures, meters, keeper, restore });
+        let shared = Arc::new(Shared {
+            connection,
+            stream,
+            router,
+            settings,
+            first_failures,
+            meters,
+            keeper,
+            restore,
+            around: Span::current(),
+        });
         Self { shared, gates }
     }
 

@@ -89,7 +89,7 @@ impl Builder {
             () = shutdown.cancelled() => return Ok(Running { id: String::new(), task: tokio::spawn(async { Ok(()) }) }),
         };
         tracing::info!(service.name = self.name, service.id = id, "The service answers requests.");
-        let task = tokio::spawn(serve(service, servers, shutdown));
+        let task = tokio::spawn(serve(service, servers, shutdown).in_current_span());
         Ok(Running { id, task })
     }
 
@@ -146,7 +146,9 @@ async fn serve(
 ) -> Result<(), ServiceError> {
     let tasks = TaskTracker::new();
     let loops = futures::future::join_all(
-        servers.into_iter().map(|(requests, server)| tokio::spawn(accept(requests, server, tasks.clone()))),
+        servers
+            .into_iter()
+            .map(|(requests, server)| tokio::spawn(accept(requests, server, tasks.clone()).in_current_span())),
     );
     tokio::pin!(loops);
     let outcome = tokio::select! {
@@ -177,10 +179,11 @@ async fn accept(mut requests: endpoint::Endpoint, server: Arc<Server>, tasks: Ta
             continue;
         };
         let server = server.clone();
-        tasks.spawn(async move {
+        let handling = async move {
             server.handle(incoming, received).await;
             drop(slot);
-        });
+        };
+        tasks.spawn(handling.in_current_span());
     }
 }
 

@@ -88,7 +88,35 @@ pub(super) async fn apply_within(
     for thing in things(topology) {
         thing.reconcile(&api, scope, &mut applied).await?;
     }
-    for entry in &applied.done {
+    tell(&applied);
+    Ok(applied)
+}
+
+/// What was created in one line, since at the first start that is everything; what was changed in one line each.
+fn tell(applied: &Applied) {
+    let is_new = |entry: &&Entry| matches!(entry.change, Change::Create { .. });
+    let (created, changed): (Vec<&Entry>, Vec<&Entry>) = applied.done.iter().partition(is_new);
+    for entry in &created {
+        tracing::debug!(
+            topology.kind = %entry.kind,
+            topology.name = entry.name,
+            topology.change = entry.change_text(),
+            "Created as declared."
+        );
+    }
+    if !created.is_empty() {
+        let names = |kind: Kind| {
+            let names = created.iter().filter(|entry| entry.kind == kind).map(|entry| entry.name.as_str());
+            Some(names.collect::<Vec<_>>().join(", ")).filter(|names| !names.is_empty())
+        };
+        tracing::info!(
+            topology.streams = names(Kind::Stream),
+            topology.consumers = names(Kind::Consumer),
+            topology.buckets = names(Kind::Bucket),
+            "What was missing of the topology was created as declared."
+        );
+    }
+    for entry in &changed {
         tracing::info!(
             topology.kind = %entry.kind,
             topology.name = entry.name,
@@ -96,7 +124,6 @@ pub(super) async fn apply_within(
             "The topology was changed as declared."
         );
     }
-    Ok(applied)
 }
 
 /// One declared stream, bucket or consumer.
