@@ -92,6 +92,7 @@ pub struct Outbox {
     pub sweep_every: HumanDuration,
     pub sweep_after: HumanDuration,
     pub confirm_every: HumanDuration,
+    pub compare_every: HumanDuration,
     pub keep_published: HumanDuration,
 }
 
@@ -212,6 +213,7 @@ impl Settings {
                 sweep_after: self.outbox.sweep_after.get(),
                 sweep_every: self.outbox.sweep_every.get(),
                 confirm_every: self.outbox.confirm_every.get(),
+                compare_every: self.outbox.compare_every.get(),
             },
             consumer: ConsumerSettings {
                 workers: self.consumer.workers,
@@ -298,6 +300,7 @@ impl Validate for Settings {
             ("database.connect_timeout", self.database.connect_timeout),
             ("outbox.sweep_every", self.outbox.sweep_every),
             ("outbox.confirm_every", self.outbox.confirm_every),
+            ("outbox.compare_every", self.outbox.compare_every),
             ("inbox.prune_every", self.inbox.prune_every),
             ("consumer.retry_first", self.consumer.retry_first),
             ("topology.max_age", self.topology.max_age),
@@ -337,6 +340,19 @@ impl Validate for Settings {
             "outbox.keep_published",
             self.outbox.keep_published.to_string(),
             "at least \"3m\": a power cut takes back what NATS acknowledged in the last 2 minutes, and it is published again from here",
+        );
+        // What the streams have dropped for its age would be taken for lost.
+        need(
+            self.outbox.keep_published <= self.topology.max_age,
+            "outbox.keep_published",
+            self.outbox.keep_published.to_string(),
+            "at most topology.max_age",
+        );
+        need(
+            self.outbox.compare_every < self.outbox.keep_published,
+            "outbox.compare_every",
+            self.outbox.compare_every.to_string(),
+            "less than outbox.keep_published: what is lost is published again from what is kept",
         );
         need(
             self.topology.ack_wait.get().as_secs() >= 1,

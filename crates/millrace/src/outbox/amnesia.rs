@@ -24,6 +24,8 @@ const FIRST_PAGE: i64 = 256;
 const LARGEST_PAGE: i64 = 16 * 1024;
 /// Requests to the broker on their way at once.
 const IN_FLIGHT: usize = 64;
+/// How often one is made before the comparison of its stream is given up for now.
+const ATTEMPTS: u32 = 3;
 
 /// What a comparison has found.
 #[derive(Debug, Default)]
@@ -52,25 +54,27 @@ async fn compare(connection: &Connection, database: &Database, extent: Extent) -
     let mut compared = Compared::default();
     for run in database.runs().await.map_err(|e| e.to_string())? {
         let is_present = run.broker == present;
-        match lost_of_run(connection, database, &run, is_present, extent).await {
-            Ok(lost) => compared.lost.extend(lost),
-            // One stream that is not there must not hold up the others.
-            Err(reason) => compared.incomplete = Some(format!("{}: {reason}", run.stream)),
+        let found = lost_of_run(connection, database, &run, is_present, extent, &mut compared.lost).await;
+        // One stream that is not there must not hold up the others.
+        if let Err(reason) = found {
+            compared.incomplete = Some(format!("{}: {reason}", run.stream));
         }
     }
     if connection.number() != over {
-        return Err("the connection changed meanwhile".into());
+        compared.incomplete = Some("the connection changed meanwhile".into());
     }
     Ok(compared)
 }
 
+/// What is found before something goes wrong counts, however long the whole is.
 async fn lost_of_run(
     connection: &Connection,
     database: &Database,
     run: &Run,
     is_present: bool,
     extent: Extent,
-) -> Result<Vec<i64>, String> {
+    lost: &mut Vec<i64>,
+) -> Result<(), String> {
     let Run { stream, broker, first_ms } = run;
     // `None` when there is no such stream any more: then all that was on it is lost.
     let stored = match connection.jetstream().get_stream(stream).await {
@@ -81,21 +85,20 @@ async fn lost_of_run(
     // By the clocks of two machines; but all this decides is how much is compared.
     let made_anew = stored.as_ref().is_none_or(|stored| first_ms < &created_ms(stored));
     let to_the_end = made_anew || extent == Extent::PresentRunToo;
-    let mut lost = Vec::new();
     if is_present && !to_the_end {
-        return Ok(lost);
+        return Ok(());
     }
     let (mut below, mut size) = ((i64::MAX, i64::MAX), FIRST_PAGE);
     loop {
         let page = database.acknowledged(stream, broker, below, size).await.map_err(|e| e.to_string())?;
-        let Some(last) = page.last() else { return Ok(lost) };
+        let Some(last) = page.last() else { return Ok(()) };
         (below, size) = ((last.stream_seq as i64, last.row_id), (size * 4).min(LARGEST_PAGE));
         let missing = match &stored {
             Some(stored) => missing(stored, page).await?,
             None => page.into_iter().map(|row| row.row_id).collect(),
         };
         if missing.is_empty() && !to_the_end {
-            return Ok(lost);
+            return Ok(());
         }
         lost.extend(missing);
     }
@@ -107,13 +110,25 @@ fn created_ms(stream: &Stream) -> i64 {
 
 async fn missing(stream: &Stream, rows: Vec<Acknowledged>) -> Result<Vec<i64>, String> {
     let checked = futures::stream::iter(rows).map(|row| async move {
-        let there = match stream.get_raw_message(row.stream_seq).await {
-            Ok(message) => message.headers.get("Nats-Msg-Id").is_some_and(|id| id.as_str() == row.message_id),
-            Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => false,
-            Err(error) => return Err(error.to_string()),
-        };
-        Ok((!there).then_some(row.row_id))
+        let there = has(stream, &row).await?;
+        Ok::<_, String>((!there).then_some(row.row_id))
     });
     let found: Vec<Option<i64>> = checked.buffer_unordered(IN_FLIGHT).try_collect().await?;
     Ok(found.into_iter().flatten().collect())
+}
+
+/// Whether the stream has the row's message at the row's place.
+async fn has(stream: &Stream, row: &Acknowledged) -> Result<bool, String> {
+    let mut attempt = 1;
+    loop {
+        match stream.get_raw_message(row.stream_seq).await {
+            Ok(message) => {
+                return Ok(message.headers.get("Nats-Msg-Id").is_some_and(|id| id.as_str() == row.message_id));
+            }
+            Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => return Ok(false),
+            // Of many thousand requests to a busy broker one may well be late.
+            Err(_) if attempt < ATTEMPTS => attempt += 1,
+            Err(error) => return Err(error.to_string()),
+        }
+    }
 }

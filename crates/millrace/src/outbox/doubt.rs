@@ -1,5 +1,7 @@
 //! Whether the broker still has what it acknowledged, as far as it is known.
 
+use std::collections::HashSet;
+
 /// How much of what it acknowledged the broker may have lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Extent {
@@ -15,11 +17,27 @@ pub(super) enum Extent {
 pub(super) struct Doubt {
     waiting: Option<Extent>,
     looked_into: Option<Extent>,
+    /// Subjects that no stream takes.
+    without_stream: HashSet<String>,
 }
 
 impl Doubt {
     pub(super) fn raise(&mut self, extent: Extent) {
         self.waiting = self.waiting.max(Some(extent));
+    }
+
+    /// No stream took a message. Tried again, the same says nothing new: a subject that no stream is going to take must not
+    /// have everything compared for ever.
+    pub(super) fn no_stream_takes(&mut self, subject: &str) {
+        if self.without_stream.insert(subject.to_owned()) {
+            self.raise(Extent::PresentRunToo);
+        }
+    }
+
+    pub(super) fn a_stream_took(&mut self, subject: &str) {
+        if !self.without_stream.is_empty() {
+            self.without_stream.remove(subject);
+        }
     }
 
     /// Whether a comparison has to be begun, now or when the one that is under way has ended.
@@ -69,6 +87,22 @@ mod tests {
             assert_eq!(doubt.look_into(), Some(second));
             doubt.ended(true);
             assert!(doubt.is_none());
+        }
+    }
+
+    #[test]
+    fn a_stream_that_is_missing_is_a_reason_once_until_it_was_there_again() {
+        let mut doubt = Doubt::default();
+        for again in [false, true] {
+            doubt.no_stream_takes("a");
+            assert_eq!(doubt.look_into(), Some(PresentRunToo), "{again}");
+            doubt.ended(true);
+            doubt.no_stream_takes("a");
+            assert!(doubt.is_none());
+            doubt.no_stream_takes("b");
+            assert_eq!(doubt.look_into().is_some(), !again, "another stream may be missing");
+            doubt.ended(true);
+            doubt.a_stream_took("a");
         }
     }
 

@@ -37,6 +37,9 @@ pub struct RelaySettings {
     /// Confirmations are stored together with other commits; being late only means publishing a row again after a
     /// crash, which the broker recognises.
     pub confirm_every: Duration,
+    /// How often to compare what the broker acknowledged with what it has though nothing hints at a loss: somebody else may
+    /// have deleted and made a stream. Well below the time that published rows are kept.
+    pub compare_every: Duration,
 }
 
 impl Default for RelaySettings {
@@ -47,6 +50,7 @@ impl Default for RelaySettings {
             sweep_after: Duration::from_secs(10),
             sweep_every: Duration::from_secs(5),
             confirm_every: Duration::from_millis(200),
+            compare_every: Duration::from_secs(2 * 60),
         }
     }
 }
@@ -77,6 +81,8 @@ pub struct Relay {
     highest: HashMap<String, u64>,
     /// Among the confirmations to be stored are rows to be published again; then the table has to be read.
     revive: bool,
+    /// Runs of servers that there was a connection to.
+    runs: HashSet<String>,
     /// The present connection's number and the server's run it leads to.
     server: (u64, String),
     /// Events confirmed by the broker, by subject.
@@ -134,6 +140,7 @@ impl Relay {
             read_failed: false,
             doubt: Doubt::default(),
             highest: HashMap::new(),
+            runs: HashSet::new(),
             revive: false,
             server: (0, String::new()),
             counters: HashMap::new(),
@@ -165,6 +172,7 @@ impl Relay {
         let mut comparing: Option<BoxFuture<'static, Compared>> = None;
         let mut sweep = interval(self.settings.sweep_every);
         let mut confirm = interval(self.settings.confirm_every);
+        let mut look_again = interval(self.settings.compare_every);
         let signals = self.signals.clone();
         loop {
             if self.signals.missed.swap(false, Ordering::AcqRel) {
@@ -227,6 +235,7 @@ impl Relay {
                     let database = self.database.clone();
                     measuring.get_or_insert_with(|| Box::pin(async move { database.backlog().await }));
                 }
+                _ = look_again.tick(), if !stop.is_cancelled() => self.doubt.raise(Extent::EarlierRuns),
                 _ = confirm.tick(), if ticking => {
                     self.store_confirmations(&writer, &storing);
                     if comparing.is_none() && self.doubt.waits() {
@@ -235,8 +244,9 @@ impl Relay {
                 }
                 Ok(()) = reconnects.changed() => {
                     self.queue.unpark_all();
-                    // What another run gives away says nothing about this one, and is compared anyway.
-                    if self.connection.server_run() != self.server.1 {
+                    // What was acknowledged before this run of the server began is compared anyway. A run that we come
+                    // back to, within a cluster, counts as the present one and is not.
+                    if self.runs.insert(self.connection.server_run()) {
                         self.highest.clear();
                     }
                     self.doubt.raise(Extent::EarlierRuns);
@@ -341,6 +351,7 @@ impl Relay {
         match result.and_then(|at| Ok((at, self.acknowledged_by(departure.over)?))) {
             Ok((at, broker)) => {
                 crash::AFTER_PUBLISH.reach();
+                self.doubt.a_stream_took(kind(&row.message.subject));
                 self.place_given(&row.message.subject, &at, departure);
                 self.count(&row.message.subject);
                 self.queue.done(&row.message.lane);
@@ -350,7 +361,7 @@ impl Relay {
             }
             Err(error) => {
                 if error.is_no_stream() {
-                    self.doubt.raise(Extent::PresentRunToo);
+                    self.doubt.no_stream_takes(kind(&row.message.subject));
                 }
                 let (subject, message_id) = (row.message.subject.clone(), row.message.message_id.clone());
                 let (attempt, retry) = self.queue.park(row);

@@ -267,7 +267,7 @@ pub(super) async fn runs(client: &Client) -> Result<Vec<Run>, StoreError> {
     let statement = client
         .prepare_cached(
             "select stream, coalesce(broker, ''), min(published_at) from outbox
-             where published_at is not null group by stream, coalesce(broker, '')",
+             where published_at is not null and stream <> '' group by stream, coalesce(broker, '')",
         )
         .await?;
     let rows = client.query(&statement, &[]).await?;

@@ -283,7 +283,8 @@ pub(super) fn unpublished(
 
 pub(super) fn runs(db: &Connection) -> Result<Vec<Run>, StoreError> {
     let mut select = db.prepare_cached(
-        "select stream, coalesce(broker, ''), min(published_at) from outbox_place group by stream, coalesce(broker, '')",
+        "select stream, coalesce(broker, ''), min(published_at) from outbox_place
+         where stream <> '' group by stream, coalesce(broker, '')",
     )?;
     let runs =
         select.query_map([], |row| Ok(Run { stream: row.get(0)?, broker: row.get(1)?, first_ms: row.get(2)? }))?;

@@ -453,6 +453,22 @@ async fn what_was_in_a_stream_that_was_deleted_and_made_anew_while_its_owner_was
     }
 }
 
+/// There is no event that would be given a place for the second time, and no new connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_in_a_stream_that_others_deleted_and_made_anew_is_published_again_after_a_while() {
+    let (home, broker) = (Home::sqlite().await, Broker::start().await);
+    let settings = RelaySettings { compare_every: Duration::from_millis(500), ..without_sweeps() };
+    let publishing = Publishing::start(&home, &broker, settings).await;
+    publishing.count(5, 4).await;
+    publishing.all_confirmed().await;
+    broker.connection.jetstream().delete_stream(STREAM).await.unwrap();
+    broker.ensure().await;
+    let back = || async { broker.count(STREAM).await == 20 };
+    eventually(LIMIT, back, "all events to be in the new stream").await;
+    publishing.all_confirmed().await;
+    publishing.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_lost_nothing_is_sent_nothing_again() {
     let home = Home::sqlite().await;
