@@ -92,7 +92,7 @@ pub struct Outbox {
     pub sweep_every: HumanDuration,
     pub sweep_after: HumanDuration,
     pub confirm_every: HumanDuration,
-    pub compare_every: HumanDuration,
+    pub look_every: HumanDuration,
     pub keep_published: HumanDuration,
 }
 
@@ -213,7 +213,7 @@ impl Settings {
                 sweep_after: self.outbox.sweep_after.get(),
                 sweep_every: self.outbox.sweep_every.get(),
                 confirm_every: self.outbox.confirm_every.get(),
-                compare_every: self.outbox.compare_every.get(),
+                look_every: self.outbox.look_every.get(),
             },
             consumer: ConsumerSettings {
                 workers: self.consumer.workers,
@@ -300,7 +300,7 @@ impl Validate for Settings {
             ("database.connect_timeout", self.database.connect_timeout),
             ("outbox.sweep_every", self.outbox.sweep_every),
             ("outbox.confirm_every", self.outbox.confirm_every),
-            ("outbox.compare_every", self.outbox.compare_every),
+            ("outbox.look_every", self.outbox.look_every),
             ("inbox.prune_every", self.inbox.prune_every),
             ("consumer.retry_first", self.consumer.retry_first),
             ("topology.max_age", self.topology.max_age),
@@ -349,9 +349,9 @@ impl Validate for Settings {
             "at most topology.max_age",
         );
         need(
-            self.outbox.compare_every < self.outbox.keep_published,
-            "outbox.compare_every",
-            self.outbox.compare_every.to_string(),
+            self.outbox.look_every < self.outbox.keep_published,
+            "outbox.look_every",
+            self.outbox.look_every.to_string(),
             "less than outbox.keep_published: what is lost is published again from what is kept",
         );
         need(

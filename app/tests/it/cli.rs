@@ -44,6 +44,8 @@ async fn a_wrong_setting_stops_the_start_with_its_name_its_value_and_what_would_
         (&[("MILLRACE_OUTBOX_MAX_IN_FLIGHT", "0")], &["outbox.max_in_flight is 0", "from 1 to 100000"]),
         (&[("MILLRACE_OUTBOX_SWEEP_EVERY", "0s")], &["outbox.sweep_every is 0s", "more than zero"]),
         (&[("MILLRACE_INBOX_KEEP_HANDLED", "1h")], &["inbox.keep_handled is 1h", "at least topology.max_age"]),
+        (&[("MILLRACE_OUTBOX_KEEP_PUBLISHED", "8d")], &["outbox.keep_published is 8d", "at most topology.max_age"]),
+        (&[("MILLRACE_OUTBOX_LOOK_EVERY", "1h")], &["outbox.look_every is 1h", "less than outbox.keep_published"]),
         (&[("MILLRACE_OUTBOX_KEEP_PUBLISHED", "0s")], &["outbox.keep_published is 0s", "at least \"3m\""]),
         (
             &[("MILLRACE_CONSUMER_OVERRIDES", "payment-order max_deliver=8")],

@@ -11,6 +11,7 @@ mod publish;
 mod queue;
 mod relay;
 mod sender;
+mod streams;
 
 pub(crate) use publish::{Refused, publish, refused_as_second};
 pub use relay::{Relay, RelaySettings};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
+use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -16,6 +17,7 @@ use super::doubt::{Doubt, Extent};
 use super::publish::{Refused, Stored as AtBroker, publish};
 use super::queue::{PERSISTENT, Queue, RETRY_MOST};
 use super::sender::{RelaySender, Signals};
+use super::streams::Streams;
 use super::{Backlog, Confirmation, Place, Row, amnesia, unix_ms};
 use crate::connection::Connection;
 use crate::dead_letter::{SUBJECT_PREFIX, is_letter};
@@ -37,9 +39,9 @@ pub struct RelaySettings {
     /// Confirmations are stored together with other commits; being late only means publishing a row again after a
     /// crash, which the broker recognises.
     pub confirm_every: Duration,
-    /// How often to compare what the broker acknowledged with what it has though nothing hints at a loss: somebody else may
-    /// have deleted and made a stream. Well below the time that published rows are kept.
-    pub compare_every: Duration,
+    /// How often to ask whether a stream was made anew: somebody else may have deleted and made it. Well below the time that
+    /// published rows are kept.
+    pub look_every: Duration,
 }
 
 impl Default for RelaySettings {
@@ -50,7 +52,7 @@ impl Default for RelaySettings {
             sweep_after: Duration::from_secs(10),
             sweep_every: Duration::from_secs(5),
             confirm_every: Duration::from_millis(200),
-            compare_every: Duration::from_secs(2 * 60),
+            look_every: Duration::from_secs(60),
         }
     }
 }
@@ -77,6 +79,7 @@ pub struct Relay {
     page: Option<BoxFuture<'static, Page>>,
     read_failed: bool,
     doubt: Doubt,
+    streams: Streams,
     /// The highest sequence an event of a subject was given.
     highest: HashMap<String, u64>,
     /// Among the confirmations to be stored are rows to be published again; then the table has to be read.
@@ -139,6 +142,7 @@ impl Relay {
             page: None,
             read_failed: false,
             doubt: Doubt::default(),
+            streams: Streams::default(),
             highest: HashMap::new(),
             runs: HashSet::new(),
             revive: false,
@@ -172,7 +176,8 @@ impl Relay {
         let mut comparing: Option<BoxFuture<'static, Compared>> = None;
         let mut sweep = interval(self.settings.sweep_every);
         let mut confirm = interval(self.settings.confirm_every);
-        let mut look_again = interval(self.settings.compare_every);
+        let mut look = interval(self.settings.look_every);
+        let mut looking: Option<BoxFuture<'static, Vec<(String, OffsetDateTime)>>> = None;
         let signals = self.signals.clone();
         loop {
             if self.signals.missed.swap(false, Ordering::AcqRel) {
@@ -183,6 +188,9 @@ impl Relay {
             }
             if self.doubt.waits() {
                 self.signals.unsure_of_broker.store(true, Ordering::Release);
+            }
+            if self.streams.take_unseen() {
+                look.reset_immediately();
             }
             self.start_publishing(&mut in_flight);
             if stop.is_cancelled() && !self.is_catching_up() {
@@ -235,7 +243,15 @@ impl Relay {
                     let database = self.database.clone();
                     measuring.get_or_insert_with(|| Box::pin(async move { database.backlog().await }));
                 }
-                _ = look_again.tick(), if !stop.is_cancelled() => self.doubt.raise(Extent::EarlierRuns),
+                _ = look.tick(), if !stop.is_cancelled() => {
+                    looking.get_or_insert_with(|| self.streams.look(&self.connection));
+                }
+                found = when_there(&mut looking) => {
+                    looking = None;
+                    if let Some(extent) = self.streams.looked(found) {
+                        self.doubt.raise(extent);
+                    }
+                }
                 _ = confirm.tick(), if ticking => {
                     self.store_confirmations(&writer, &storing);
                     if comparing.is_none() && self.doubt.waits() {
@@ -353,7 +369,7 @@ impl Relay {
                 crash::AFTER_PUBLISH.reach();
                 self.doubt.a_stream_took(kind(&row.message.subject));
                 self.place_given(&row.message.subject, &at, departure);
-                self.count(&row.message.subject);
+                self.count(&row.message.subject, &at.stream);
                 self.queue.done(&row.message.lane);
                 self.unconfirmed.insert(row.id);
                 let place = Some(Place::given_now(at, broker));
@@ -393,7 +409,7 @@ impl Relay {
     }
 
     /// Looked up once for each subject: a service has few.
-    fn count(&mut self, subject: &str) {
+    fn count(&mut self, subject: &str, stream: &str) {
         let subject = kind(subject);
         if let Some(counter) = self.counters.get(subject) {
             return counter.increment(1);
@@ -401,6 +417,7 @@ impl Relay {
         let counter = metrics::counter!(PUBLISHED, "service" => self.database.service().to_owned(),
             "subject" => subject.to_owned());
         counter.increment(1);
+        self.streams.took_one(stream);
         self.counters.insert(subject.to_owned(), counter);
     }
 

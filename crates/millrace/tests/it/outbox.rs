@@ -457,7 +457,7 @@ async fn what_was_in_a_stream_that_was_deleted_and_made_anew_while_its_owner_was
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_in_a_stream_that_others_deleted_and_made_anew_is_published_again_after_a_while() {
     let (home, broker) = (Home::sqlite().await, Broker::start().await);
-    let settings = RelaySettings { compare_every: Duration::from_millis(500), ..without_sweeps() };
+    let settings = RelaySettings { look_every: Duration::from_millis(500), ..without_sweeps() };
     let publishing = Publishing::start(&home, &broker, settings).await;
     publishing.count(5, 4).await;
     publishing.all_confirmed().await;
