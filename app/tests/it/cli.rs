@@ -23,7 +23,7 @@ async fn run_in(folder: &TempDir, variables: &[(&str, &str)], args: &[&str]) -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_setting_stops_the_start_with_its_name_its_value_and_what_would_be_right() {
     type Case = (&'static [(&'static str, &'static str)], &'static [&'static str]);
-    let cases: [Case; 26] = [
+    let cases: [Case; 28] = [
         (
             &[("MILLRACE_ORDER_DEADLIN", "5m")],
             &["no setting for the environment variable MILLRACE_ORDER_DEADLIN", "mean MILLRACE_ORDER_DEADLINE?"],
