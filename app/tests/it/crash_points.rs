@@ -19,9 +19,9 @@ use crate::support::{Accepted, Backend, Books, Installation, PATIENCE, SERVICES,
 /// Points on the way of every event: each service dies there once, in the course of one order.
 const ON_EVERY_WAY: [&str; 6] =
     ["before-effect", "before-commit", "after-commit", "after-publish", "after-marked", "after-effect-before-ack"];
-/// Where a mail server may have a mail that nobody has written down: it comes twice, with one Message-ID. At the points behind
-/// a commit that may be another notice of the order, which is on its way at that moment.
-const MAIL_COMES_AGAIN: [&str; 4] = ["before-commit", "after-publish", "after-marked", "after-effect-before-ack"];
+/// Where a mail server may have a mail that nobody has written down: it comes twice, with one Message-ID. When what
+/// was sent about an order's first notice is published, its second may be on its way.
+const MAIL_COMES_AGAIN: [&str; 3] = ["before-commit", "after-publish", "after-marked"];
 /// Deliveries of a message before the broker gives it up; what users have.
 const DELIVERIES: usize = 5;
 /// Every order here names an address and a phone number, and is told twice how it stands.

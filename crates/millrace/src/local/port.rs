@@ -1,6 +1,6 @@
 //! Free ports on the loopback interface.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::{Mutex, PoisonError};
 
@@ -15,7 +15,7 @@ const DRAWS: usize = 64;
 
 /// Ports this process was given. Many are given long before anybody binds them, or lie idle while their server is restarted;
 /// somebody else who is given one meanwhile would take it from them.
-static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
+static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
 /// How often a server with a drawn port is started anew when another program takes that port first.
 pub(crate) const START_ATTEMPTS: usize = 5;
@@ -27,7 +27,6 @@ pub(crate) const START_ATTEMPTS: usize = 5;
 /// [`LocalError::NoFreePort`] when the range is full.
 pub fn free_port() -> Result<u16, LocalError> {
     let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let given = given.get_or_insert_default();
     // Whoever starts that many servers in one process has long done with the first of them.
     if given.len() > usize::from(LAST - FIRST) / 2 {
         given.clear();
@@ -59,7 +58,7 @@ mod tests {
 
     #[test]
     fn no_port_is_given_twice_though_nobody_has_bound_it_yet() {
-        let ports: HashSet<u16> = (0..1_000).map(|_| free_port().unwrap()).collect();
+        let ports: BTreeSet<u16> = (0..1_000).map(|_| free_port().unwrap()).collect();
         assert_eq!(ports.len(), 1_000);
     }
 }
