@@ -20,7 +20,7 @@ use super::sender::{RelaySender, Signals};
 use super::streams::Streams;
 use super::{Backlog, Confirmation, Place, Row, amnesia, unix_ms};
 use crate::connection::Connection;
-use crate::dead_letter::{SUBJECT_PREFIX, is_letter};
+use crate::dead_letter::{self, SUBJECT_PREFIX, is_letter};
 use crate::store::{Database, Model, StoreError, Writer};
 use crate::telemetry::metrics::PUBLISHED;
 use crate::{crash, sabotage};
@@ -128,6 +128,9 @@ impl Relay {
     pub fn new(connection: Connection, database: Database, settings: RelaySettings) -> (Self, RelaySender) {
         let (sender, rows) = mpsc::channel(CHANNEL);
         let signals = Arc::<Signals>::default();
+        let mut streams = Streams::default();
+        // Letters are rows too, but others publish them first.
+        streams.took_one(dead_letter::STREAM);
         let relay = Self {
             rows,
             signals: signals.clone(),
@@ -142,7 +145,7 @@ impl Relay {
             page: None,
             read_failed: false,
             doubt: Doubt::default(),
-            streams: Streams::default(),
+            streams,
             highest: HashMap::new(),
             runs: HashSet::new(),
             revive: false,

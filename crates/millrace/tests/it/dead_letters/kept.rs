@@ -1,11 +1,14 @@
 //! Dead letters stand in the outbox too, since the broker can lose what it has acknowledged.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use millrace::local::copy_folder;
+use millrace::outbox::RelaySettings;
 use testkit::eventually;
+use tokio_util::sync::CancellationToken;
 
-use super::world::{Mood, ONLOOKER, WORKER, World};
+use super::world::{Mood, ONLOOKER, WORKER, World, bare_topology};
 use crate::things::{LIMIT, in_time, number};
 
 /// What the disk had of the stream of dead letters at one moment.
@@ -107,5 +110,22 @@ async fn when_the_stream_of_dead_letters_was_deleted_it_is_put_back_with_what_wa
     let there = || async { world.connection.jetstream().get_stream("DEAD_LETTERS").await.is_ok() };
     eventually(LIMIT, there, "the stream to be put back").await;
     world.waiting(4).await;
+    world.stop().await;
+}
+
+/// No letter is made that would find the stream missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_others_deleted_the_stream_of_dead_letters_and_made_it_anew_the_letters_come_back() {
+    let relay = RelaySettings { look_every: Duration::from_millis(500), ..RelaySettings::default() };
+    let world = World::relaying(testkit::nats().await, relay).await;
+    world.publish_raw(&[], b"nonsense".to_vec()).await;
+    world.waiting(2).await;
+    settled(&world).await;
+    // The comparison that every start begins with is over by then; it would find them as well.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    in_time(world.connection.jetstream().delete_stream("DEAD_LETTERS")).await.unwrap();
+    let (declared, never) = (bare_topology().with_dead_letters(), CancellationToken::new());
+    in_time(millrace::topology::ensure(&world.connection, &declared, true, &never)).await.unwrap();
+    world.waiting(2).await;
     world.stop().await;
 }

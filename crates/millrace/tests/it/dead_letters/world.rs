@@ -13,6 +13,7 @@ use millrace::dead_letters::{DeadLetters, Filter, Letter, Options, Report, Wante
 use millrace::event::{Cause, Event, EventId, Received, Retired, encode, encode_headers};
 use millrace::health::Health;
 use millrace::kit::{self, Kit, KitParts, KitSettings, RetryDelays};
+use millrace::outbox::RelaySettings;
 use millrace::store::Database;
 use millrace::topology::{ConsumerSpec, StreamSpec, Topology};
 use schemars::JsonSchema;
@@ -118,6 +119,10 @@ impl World {
     }
 
     pub(super) async fn on(nats: TestNats) -> Self {
+        Self::relaying(nats, RelaySettings::default()).await
+    }
+
+    pub(super) async fn relaying(nats: TestNats, relay: RelaySettings) -> Self {
         let connection = broker::connect(&nats).await;
         let home = Home::sqlite().await;
         let parts = KitParts {
@@ -132,6 +137,7 @@ impl World {
                     retry_most: Duration::from_secs(3600),
                     ..ConsumerSettings::default()
                 },
+                relay,
                 retry_delays: [(WORKER.to_owned(), QUICK)].into(),
                 ..KitSettings::default()
             },
